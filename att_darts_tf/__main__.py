@@ -1,0 +1,509 @@
+"""The command line: `att-darts STAGE --config=... --workdir=...`.
+
+Stages import what they run when they are called, so that `--help` and every
+refusal answer without loading TensorFlow.
+"""
+
+import dataclasses
+import difflib
+import os
+import re
+import shlex
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+import att_darts_tf
+from att_darts_tf import layout, lineage, settings, summary
+from att_darts_tf.errors import UsageError
+
+PROGRAM = "att-darts"
+USAGE_STATUS = 2
+INTERRUPTED_STATUS = 130
+_CONFIG_FLAG = re.compile(r"--?config(?:=(?P<value>.*))?", re.DOTALL)
+_SETTING_FLAG = re.compile(r"--?(?:no)?config\.(?P<name>[^=]+)(?:=.*)?", re.S)
+_WRONG_TYPE = re.compile(r"flag --config\.(?P<name>[^=]+)=(?P<value>.*?): ")
+_TYPES = {
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    tuple: "a tuple",
+    str: "a text",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """What was asked for."""
+
+    stage: str
+    config: ml_collections.ConfigDict
+    workdir: str
+    flags: tuple[str, ...]
+
+    def again(self, stage: str) -> str:
+        """Returns the command that runs another stage of the same run."""
+        return shlex.join([PROGRAM, stage, *self.flags])
+
+    def require(self, file: os.PathLike, stage: str) -> None:
+        """Raises `UsageError` where an earlier stage has not been run."""
+        if not os.path.exists(file):
+            raise UsageError(
+                f"Expected {file}, which an earlier stage writes. Received: "
+                f"no such file. Run first: {self.again(stage)}"
+            )
+
+
+def _prepare(command, folders):
+    from att_darts_tf.data import run
+
+    result = run.run_prepare(command.config, output_dir=folders.data)
+    lineage.record(folders.data, stage="prepare")
+    return summary.prepare(result, folders)
+
+
+def _search(command, folders):
+    command.require(folders.dataset, "prepare")
+    from att_darts_tf.search import run
+
+    lines = []
+    for seed in command.config.search.seeds:
+        result = run.run_search(
+            command.config,
+            data_dir=folders.data,
+            output_dir=folders.search(seed),
+            seed=seed,
+        )
+        lineage.record(folders.search(seed), stage="search")
+        lines += summary.search(result, folders)
+    return lines
+
+
+def _select(command, folders):
+    command.require(folders.dataset, "prepare")
+    genotypes = [folders.found(seed) for seed in command.config.search.seeds]
+    for file in genotypes:
+        command.require(file, "search")
+    from att_darts_tf.network import run
+
+    result = run.run_selection(
+        command.config,
+        data_dir=folders.data,
+        genotypes=genotypes,
+        output_dir=folders.selection,
+    )
+    lineage.record(folders.selection, stage="select")
+    return summary.select(result, folders)
+
+
+def _train(command, folders):
+    command.require(folders.dataset, "prepare")
+    genotype = command.config.network.cell
+    if not genotype:
+        genotype = folders.selected
+        command.require(genotype, "select")
+    from att_darts_tf.network import run
+
+    lines = []
+    for repeat in range(command.config.repeats):
+        result = run.run_training(
+            command.config,
+            data_dir=folders.data,
+            genotype=genotype,
+            output_dir=folders.training(repeat),
+            seed=repeat,
+        )
+        lineage.record(folders.training(repeat), stage="train")
+        lines += summary.train(result, folders)
+    return lines
+
+
+def _evaluate(command, folders):
+    command.require(folders.dataset, "prepare")
+    repeats = range(command.config.repeats)
+    for repeat in repeats:
+        command.require(folders.trained(repeat), "train")
+    from att_darts_tf.network import evaluate
+
+    result = evaluate.run_evaluation(
+        command.config,
+        data_dir=folders.data,
+        models=[folders.training(repeat) for repeat in repeats],
+        output_dir=folders.evaluation,
+    )
+    lineage.record(folders.evaluation, stage="evaluate")
+    return summary.evaluate(result, folders)
+
+
+def _export(command, folders):
+    command.require(folders.dataset, "prepare")
+    command.require(folders.trained(0), "train")
+    from att_darts_tf import serving
+
+    serving.run_export(
+        command.config,
+        data_dir=folders.data,
+        model=folders.training(0),
+        output_dir=folders.export,
+    )
+    lineage.record(folders.export, stage="export")
+    return summary.export(folders)
+
+
+def _report(command, folders):
+    from att_darts_tf import report
+
+    result = report.run_report(
+        command.config, workdir=folders.root, output_dir=folders.report
+    )
+    lineage.record(folders.report, stage="report")
+    return summary.report(result, folders)
+
+
+def _pipeline(command, folders):
+    try:
+        from att_darts_tf.pipeline import main as pipeline
+    except ModuleNotFoundError as error:
+        if error.name != "kfp":
+            raise
+        raise UsageError(
+            "Expected the package kfp for the stage pipeline. Received: it is "
+            "not installed. Run: pip install 'att-darts-tf[pipeline]', or run "
+            "the other stages one by one"
+        ) from error
+    return pipeline.run_pipeline(command.config, folders)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One stage: what it does, what it reads and what it can be told.
+
+    Args:
+        run: Called with a `Command` and the `Layout`; returns lines to print.
+        purpose: String, one line.
+        reads: String. The files of earlier stages.
+        writes: String. The files that it makes.
+        sections: Tuple of strings. The parts of the configuration it heeds.
+    """
+
+    run: Callable[[Command, layout.Layout], Sequence[str]]
+    purpose: str
+    reads: str
+    writes: str
+    sections: tuple[str, ...]
+
+
+STAGES = {
+    "prepare": Stage(
+        _prepare,
+        "Turn images into records, with their statistics and splits.",
+        "config.data.name",
+        "data/",
+        ("data",),
+    ),
+    "search": Stage(
+        _search,
+        "Search for a pair of cells with every seed.",
+        "data/",
+        "search/seed-*/ (genotype.json, architecture.json, tensorboard/)",
+        ("search", "space", "data", "engine"),
+    ),
+    "select": Stage(
+        _select,
+        "Train every candidate briefly and keep the best on held-out images.",
+        "data/, search/seed-*/genotype.json",
+        "selection/genotype.json",
+        ("selection", "data", "engine"),
+    ),
+    "train": Stage(
+        _train,
+        "Train the network of the selected cells from scratch.",
+        "data/, selection/genotype.json (or config.network.cell)",
+        "training/repeat-*/model.keras",
+        ("network", "repeats", "data", "engine"),
+    ),
+    "evaluate": Stage(
+        _evaluate,
+        "Judge the trained networks on the test split.",
+        "data/, training/repeat-*/model.keras",
+        "evaluation/result.json",
+        ("repeats", "engine"),
+    ),
+    "export": Stage(
+        _export,
+        "Write the first trained network as a SavedModel.",
+        "data/, training/repeat-0/model.keras",
+        "export/model/",
+        ("engine",),
+    ),
+    "report": Stage(
+        _report,
+        "Draw the cells and write the page of results.",
+        "what the other stages wrote",
+        "report/ (report.html, normal.svg, reduce.svg, ...)",
+        (),
+    ),
+    "pipeline": Stage(
+        _pipeline,
+        "Run all of the above in order; again, to go on where it stopped.",
+        "config.data.name",
+        "everything above",
+        ("data", "space", "search", "selection", "network", "repeats",
+         "engine"),
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status.
+
+    Args:
+        argv: Sequence of strings without the program's name; `None` takes the
+            process's.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _main(argv)
+    except UsageError as error:
+        message = " ".join(str(error).split())
+        print(f"{PROGRAM}: {message}", file=sys.stderr)
+        return USAGE_STATUS
+    except KeyboardInterrupt:
+        print(
+            f"{PROGRAM}: interrupted; the same command goes on from the last "
+            "checkpoint",
+            file=sys.stderr,
+        )
+        return INTERRUPTED_STATUS
+
+
+def _main(argv):
+    if any(argument in ("--help", "-h", "-help") for argument in argv):
+        print(_help(argv))
+        return 0
+    if argv == ["--version"]:
+        print(f"{PROGRAM} {att_darts_tf.__version__}")
+        return 0
+    command = _parse(argv)
+    settings.validate(command.config)
+    _quieten()
+    with layout.claim(command.workdir, command.config) as folders:
+        lines = STAGES[command.stage].run(command, folders)
+    print("\n".join(lines))
+    return 0
+
+
+def _parse(argv):
+    if not argv:
+        raise _no_stage("nothing")
+    config_name, rest = _take_config(argv)
+    values = flags.FlagValues()
+    flags.DEFINE_string(
+        "workdir", None, "Folder of the run.", flag_values=values
+    )
+    config = None
+    if config_name is not None:
+        config = settings.load(config_name)
+        _check_names(rest, config)
+        _define_settings(config, rest, values)
+    try:
+        # absl takes a first argument for the program's name.
+        positional = values([PROGRAM, *rest])[1:]
+    except flags.IllegalFlagValueError as error:
+        raise _wrong_type(error, config) from error
+    except flags.Error as error:
+        message = str(error).rstrip(" ?")
+        hint = "?" if "Did you mean" in message else ""
+        raise UsageError(f"{message}{hint}. See {PROGRAM} --help") from error
+    stage = _stage_of(positional)
+    for name, value in (("config", config_name), ("workdir", values.workdir)):
+        if not value:
+            raise UsageError(
+                f"Expected --{name}=... Received: none. See {PROGRAM} {stage} "
+                "--help"
+            )
+    given = list(argv)
+    given.remove(stage)
+    return Command(
+        stage, settings.resolve(config), values.workdir, tuple(given)
+    )
+
+
+def _stage_of(positional):
+    if not positional:
+        raise _no_stage("none")
+    if positional[0] not in STAGES:
+        close = difflib.get_close_matches(positional[0], STAGES, n=1)
+        hint = f". Did you mean {close[0]!r}?" if close else ""
+        raise _no_stage(f"{positional[0]!r}{hint}")
+    if len(positional) > 1:
+        raise UsageError(
+            f"Expected flags after {positional[0]!r}. Received: "
+            f"{' '.join(positional[1:])!r}. Write settings as "
+            "--config.FIELD=VALUE"
+        )
+    return positional[0]
+
+
+def _no_stage(received):
+    return UsageError(
+        f"Expected one stage of {', '.join(STAGES)}. Received: {received} "
+        f"(see {PROGRAM} --help)"
+    )
+
+
+def _take_config(argv):
+    """Returns the value of `--config` and the arguments without it."""
+    value, rest = None, []
+    arguments = iter(argv)
+    for argument in arguments:
+        match = _CONFIG_FLAG.fullmatch(argument)
+        if match is None:
+            rest.append(argument)
+        elif match["value"] is not None:
+            value = match["value"]
+        else:
+            value = next(arguments, None)
+    if value is None and any(map(_SETTING_FLAG.fullmatch, rest)):
+        raise UsageError(
+            "Expected --config=... together with --config.FIELD=... Received: "
+            "no --config. Name a configuration; they are "
+            f"{', '.join(settings.shipped())}, or a FILE.py"
+        )
+    return value, rest
+
+
+def _check_names(arguments, config):
+    """Raises `UsageError` for a setting that the configuration lacks."""
+    names = [name for name, _ in settings.flatten(config)]
+    for argument in arguments:
+        match = _SETTING_FLAG.fullmatch(argument)
+        if match is None or match["name"] in names:
+            continue
+        received = match["name"]
+        inside = [name for name in names if name.startswith(f"{received}.")]
+        close = inside or difflib.get_close_matches(received, names, n=1)
+        hint = f"Did you mean config.{close[0]}?" if close else "See --help"
+        raise UsageError(
+            f"Unknown setting. Expected one that {PROGRAM} STAGE --help lists. "
+            f"Received: config.{received}. {hint}"
+        )
+
+
+def _define_settings(config, arguments, values):
+    config_flags.DEFINE_config_dict(
+        "config",
+        config,
+        flag_values=values,
+        lock_config=True,
+        sys_argv=[PROGRAM, *arguments],
+    )
+
+
+def _wrong_type(error, config):
+    match = _WRONG_TYPE.match(str(error))
+    if match is None:
+        return UsageError(str(error))
+    default = dict(settings.flatten(config))[match["name"]]
+    return UsageError(
+        f"config.{match['name']} must be {_TYPES[type(default)]}, as "
+        f"{default!r}. Received: {match['value']!r}"
+    )
+
+
+def _quieten():
+    """Keeps start-up messages of TensorFlow out of the output."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+
+
+def _help(argv):
+    config_name, rest = _take_config(
+        [argument for argument in argv if "help" not in argument]
+    )
+    stages = [argument for argument in rest if not argument.startswith("-")]
+    if not stages:
+        return _general_help()
+    stage = _stage_of(stages[:1])
+    return _stage_help(stage, config_name or "base")
+
+
+def _general_help():
+    stages = "\n".join(
+        f"  {name:9} {stage.purpose}" for name, stage in STAGES.items()
+    )
+    names = "\n".join(
+        f"  {name:9} {line}" for name, line in settings.shipped().items()
+    )
+    return f"""\
+{PROGRAM}: architecture search over operations and attention.
+
+Usage: {PROGRAM} STAGE --config=CONFIG --workdir=FOLDER [--config.FIELD=VALUE]
+
+Stages, in order:
+{stages}
+
+Options:
+  --config=NAME[:VARIANT] or FILE.py[:VARIANT]
+            The configuration; shipped ones are below.
+  --config.FIELD=VALUE
+            Another value for one setting; `{PROGRAM} STAGE --help` lists them.
+  --workdir=FOLDER
+            Where the run keeps its files; made if absent. The same command
+            again goes on where it stopped.
+
+Configurations:
+{names}
+
+Exit status: 0 done, {USAGE_STATUS} a mistake in the command or its files (one \
+line says which),
+{INTERRUPTED_STATUS} interrupted, 1 anything else."""
+
+
+def _stage_help(stage, config_name):
+    config = settings.load(config_name)
+    values = dict(settings.flatten(config))
+    described = STAGES[stage]
+    lines = [
+        f"{PROGRAM} {stage}: {described.purpose}",
+        "",
+        f"Usage: {PROGRAM} {stage} --config=CONFIG --workdir=FOLDER "
+        "[--config.FIELD=VALUE]",
+        "",
+        f"Reads:  {described.reads}",
+        f"Writes: {described.writes}",
+    ]
+    shown = [
+        name
+        for section in described.sections
+        for name in settings.SETTINGS
+        if name.split(".")[0] == section
+    ]
+    if shown:
+        lines += ["", f"Settings, with the values of --config={config_name}:"]
+    for name in shown:
+        setting = settings.SETTINGS[name]
+        lines.append(f"  --config.{name}={_as_argument(values[name])}")
+        lines += textwrap.wrap(
+            f"{setting.meaning} ({setting.rule.expected})",
+            width=79,
+            initial_indent="            ",
+            subsequent_indent="            ",
+        )
+    return "\n".join(lines)
+
+
+def _as_argument(value):
+    if value is None:
+        return ""
+    if isinstance(value, tuple):
+        return ",".join(str(item) for item in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

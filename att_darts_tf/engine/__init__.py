@@ -1,0 +1,1 @@
+"""How anything here is trained; knows no network and no search space."""

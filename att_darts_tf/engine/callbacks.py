@@ -1,0 +1,193 @@
+"""What is seen of a training while it runs, and what stops it.
+
+Callbacks learn where they are from `self.params`, which `training.fit` fills:
+`epochs`, `steps` (of a whole epoch), `epoch` and `first_step` (where this
+process went on), so they are right after a resume too.
+"""
+
+import math
+import shutil
+import sys
+import time
+
+import keras
+import tensorflow as tf
+
+from att_darts_tf.errors import UsageError
+
+
+class RateSchedule(keras.callbacks.Callback):
+    """Sets the learning rate at the beginning of every epoch.
+
+    Args:
+        rate: Maps an epoch to a float, as `optimizers.cosine_rate` does.
+
+    Example:
+
+    ```python
+    RateSchedule(
+        lambda epoch: cosine_rate(epoch, epochs=50, first=0.025, last=0.001)
+    )
+    ```
+    """
+
+    def __init__(self, rate):
+        super().__init__()
+        self.rate = rate
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.model.optimizer.learning_rate = self.rate(epoch)
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["learning_rate"] = self.rate(epoch)
+
+
+class StopWhenNotFinite(keras.callbacks.Callback):
+    """Ends a training whose loss is lost, before it is saved.
+
+    Args:
+        folder: Path named in the message: where the last checkpoint is.
+    """
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = folder
+        self.epoch = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        for name, value in (logs or {}).items():
+            if "loss" in name and not math.isfinite(value):
+                step = batch + _first_step(self.params, self.epoch)
+                raise UsageError(
+                    f"Expected a finite {name}. Received: {value} in epoch "
+                    f"{self.epoch}, step {step}. Lower the learning rate and "
+                    f"use another --workdir; the last good checkpoint is kept "
+                    f"in {self.folder}"
+                )
+
+
+class Progress(keras.callbacks.Callback):
+    """Says how far a training is and how long it will take.
+
+    A terminal gets one live line with a bar; a log gets a plain line every
+    `interval` seconds and one at the end of every epoch. The time left is that
+    of all remaining epochs, by the mean pace after the first step.
+
+    Args:
+        label: String. What is being trained, as `"search, seed 0"`.
+        interval: Seconds between two lines of a log.
+        stream: Text stream; standard output if `None`.
+    """
+
+    def __init__(self, label, interval=10.0, stream=None):
+        super().__init__()
+        self.label = label
+        self.interval = interval
+        self.stream = stream
+        self.epoch = 0
+        self.width = 0
+        self.steps_timed = -1
+        self.begun = self.shown = time.monotonic()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        now = time.monotonic()
+        self.steps_timed += 1
+        if self.steps_timed == 0:
+            # The first step holds the tracing and says nothing of the pace.
+            self.begun = now
+        terminal = self._stream().isatty()
+        if now - self.shown >= (0.1 if terminal else self.interval):
+            self.shown = now
+            step = batch + 1 + _first_step(self.params, self.epoch)
+            self._show(step, logs, now, live=terminal)
+
+    def on_epoch_end(self, epoch, logs=None):
+        now = self.shown = time.monotonic()
+        terminal = self._stream().isatty()
+        last = epoch + 1 == self.params["epochs"]
+        live = terminal and not last
+        self._show(self.params["steps"], logs, now, live=live)
+
+    def _show(self, step, logs, now, *, live):
+        epochs, steps = self.params["epochs"], self.params["steps"]
+        done = self.epoch * steps + step
+        parts = [f"epoch {self.epoch + 1}/{epochs}", f"step {step}/{steps}"]
+        parts += [
+            f"{name} {value:.4f}"
+            for name, value in (logs or {}).items()
+            if "loss" in name or "accuracy" in name
+        ]
+        if done == epochs * steps:
+            parts.append("done")
+        elif self.steps_timed > 0:
+            pace = (now - self.begun) / self.steps_timed
+            parts.append(f"{duration((epochs * steps - done) * pace)} left")
+        text = "  ".join(parts)
+        stream = self._stream()
+        if not stream.isatty():
+            print(f"{self.label}: {text}", file=stream, flush=True)
+            return
+        line = f"{self.label} {_bar(done / (epochs * steps))} {text}"
+        line = line[: shutil.get_terminal_size().columns - 1]
+        # Overwrites what a longer line left behind.
+        end = "" if live else "\n"
+        print(f"\r{line:<{self.width}}", end=end, file=stream, flush=True)
+        self.width = len(line) if live else 0
+
+    def _stream(self):
+        return self.stream or sys.stdout
+
+
+class TensorBoard(keras.callbacks.Callback):
+    """Writes every figure of an epoch, and pictures, for TensorBoard.
+
+    Args:
+        folder: Path of the event files.
+        images: Maps an epoch to a dictionary of pictures by name, arrays of
+            shape `(height, width, channels)` and type uint8; or `None`.
+    """
+
+    def __init__(self, folder, images=None):
+        super().__init__()
+        self.folder = str(folder)
+        self.images = images
+        self.writer = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.writer is None:
+            # Not before there is something to write: a finished training that
+            # is asked for again leaves no empty file.
+            self.writer = tf.summary.create_file_writer(self.folder)
+        with self.writer.as_default(step=epoch):
+            for name, value in (logs or {}).items():
+                tf.summary.scalar(name, value)
+            pictures = self.images(epoch) if self.images else {}
+            for name, picture in pictures.items():
+                tf.summary.image(name, picture[None])
+        self.writer.flush()
+
+
+def duration(seconds):
+    """Returns a time as people say it, as `"2 h 05 min"` or `"42 s"`."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def _bar(fraction, width=20):
+    full = int(fraction * width)
+    return "[" + "=" * full + " " * (width - full) + "]"
+
+
+def _first_step(params, epoch):
+    # Keras counts from 0 in the epoch that a resume begins in the middle.
+    return params.get("first_step", 0) if epoch == params.get("epoch") else 0

@@ -1,0 +1,51 @@
+"""What training runs on; the only user of `tf.distribute`.
+
+One device is a strategy too, so nothing else asks how many there are.
+"""
+
+import tensorflow as tf
+
+from att_darts_tf.errors import UsageError
+
+STRATEGIES = {"default": tf.distribute.get_strategy}
+
+
+def strategy(config):
+    """Returns the strategy that `config.engine.strategy` names."""
+    name = config.engine.strategy
+    if name not in STRATEGIES:
+        raise UsageError(
+            f"Expected config.engine.strategy to be one of "
+            f"{sorted(STRATEGIES)}. Received: {name!r}. Choose one of them"
+        )
+    return STRATEGIES[name]()
+
+
+def num_replicas():
+    """Returns how many replicas share the batch; 1 on a single device."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def all_reduce_sum(tensors):
+    """Sums tensors over replicas; the identity on a single one.
+
+    Args:
+        tensors: List of tensors, this replica's terms.
+
+    Returns:
+        A list of the sums, equal on every replica.
+    """
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return list(tensors)
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, list(tensors))
+
+
+def set_determinism(config):
+    """Makes TensorFlow give the same bits on every run, if configured.
+
+    Without it sums run in the order in which threads finish. A process cannot
+    take it back, so it belongs before the first step of a stage.
+    """
+    if config.engine.deterministic:
+        tf.config.experimental.enable_op_determinism()

@@ -1,0 +1,287 @@
+"""Trains a Keras model so that no interruption shows in the result."""
+
+import json
+import pathlib
+import time
+import warnings
+
+import keras
+import tensorflow as tf
+
+from att_darts_tf.engine import callbacks as callbacks_module
+from att_darts_tf.engine import workdir
+from att_darts_tf.errors import UsageError
+
+CHECKPOINT_FORMAT = 1
+HISTORY_FORMAT = 1
+# A reader says `IndexError` of a file that ends too early.
+_DAMAGED = (tf.errors.OpError, IndexError)
+_RECORD = "record/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def fit(
+    model,
+    *,
+    dataset_for,
+    epochs,
+    steps_per_epoch,
+    folder,
+    checkpoint_steps=0,
+    callbacks=(),
+):
+    """Trains a model, going on where an earlier process was stopped.
+
+    All state is saved after every epoch, in `folder/checkpoints`: variables of
+    the model and its seed generators, of every optimizer that is an attribute
+    of the model, running metrics, and the position. A process that is killed
+    anywhere loses the steps since the last checkpoint and nothing else: taken
+    up again, they give the same bits as an uninterrupted run. After the last
+    epoch the state is final, and a further call restores it and returns.
+
+    `folder/history.json` holds the figures of each epoch; they are the same
+    bits after an interruption, except for `seconds`.
+
+    Args:
+        model: Compiled `keras.Model`, built, with optimizers that are built,
+            whose `train_step` updates metrics that the model owns. Compile it
+            with `jit_compile=False`; metrics and losses given to `compile`
+            are not supported.
+        dataset_for: Maps (epoch, first_step) to the finite `tf.data.Dataset`
+            of that epoch's batches from `first_step` on. It must be a pure
+            function, with one `element_spec`.
+        epochs: Integer. Epochs of the whole training.
+        steps_per_epoch: Integer. Batches of a whole epoch.
+        folder: Path of an existing folder.
+        checkpoint_steps: Integer. Steps between checkpoints inside an epoch;
+            0 saves at the end of epochs only.
+        callbacks: Sequence of Keras callbacks. What they add to `logs` in
+            `on_epoch_end` is recorded too. Called once more after a resume
+            for an epoch that was not saved, so they must overwrite.
+
+    Returns:
+        The history: a list with one dictionary of floats for each epoch.
+    """
+    folder = pathlib.Path(folder)
+    state = _State(model, folder / "checkpoints")
+    state.restore()
+    if state.epoch < epochs:
+        # A model compiled with XLA spends minutes before its first step.
+        if model.jit_compile:
+            raise ValueError(
+                "`model` must be compiled with `jit_compile=False`. Received: "
+                f"jit_compile={model.jit_compile!r}"
+            )
+        keeper = _Keeper(
+            state,
+            history_file=folder / "history.json",
+            checkpoint_steps=checkpoint_steps,
+        )
+        listed = [
+            keeper.resumer,
+            callbacks_module.StopWhenNotFinite(folder / "checkpoints"),
+            *callbacks,
+            keeper,
+        ]
+        params = {
+            "verbose": 0,
+            "epochs": epochs,
+            "steps": steps_per_epoch,
+            "epoch": state.epoch,
+            "first_step": state.step,
+        }
+        for epoch in range(state.epoch, epochs):
+            first_step = state.step
+            dataset = dataset_for(epoch, first_step)
+            remaining = steps_per_epoch - first_step
+            _check_length(dataset, remaining)
+            model.fit(
+                dataset,
+                initial_epoch=epoch,
+                epochs=epoch + 1,
+                steps_per_epoch=remaining,
+                shuffle=False,
+                verbose=0,
+                callbacks=keras.callbacks.CallbackList(
+                    listed, add_history=True, model=model, **params
+                ),
+            )
+    _write_history(folder / "history.json", state.history)
+    return state.history
+
+
+class _State:
+    """Everything that a training is, in memory and in checkpoints.
+
+    Args:
+        model: The model that is trained.
+        folder: Path of the checkpoints; the last two are kept.
+    """
+
+    def __init__(self, model, folder):
+        self.epoch = 0
+        self.step = 0
+        self.seconds = 0.0
+        self.history = []
+        self.folder = folder
+        self.variables = _values(model.variables)
+        for optimizer in vars(model).values():
+            if isinstance(optimizer, keras.optimizers.Optimizer):
+                self.variables += _values(optimizer.variables)
+        self.model = model
+        self.metrics = _values(model.metrics_variables)
+        self.record = tf.Variable("", dtype=tf.string, trainable=False)
+        self.checkpoint = tf.train.Checkpoint(
+            record=self.record, variables=self.variables, metrics=self.metrics
+        )
+        self.manager = tf.train.CheckpointManager(
+            self.checkpoint, str(folder), max_to_keep=2
+        )
+
+    def restore(self):
+        """Goes to the last checkpoint that can be read, if there is one."""
+        paths = list(reversed(self.manager.checkpoints))
+        for path in paths:
+            try:
+                self._restore(path)
+                return
+            except _DAMAGED as error:
+                warnings.warn(
+                    f"Checkpoint {path} is damaged and was passed over: "
+                    f"{error}",
+                    stacklevel=2,
+                )
+        if paths:
+            raise UsageError(
+                f"Expected a readable checkpoint in {self.folder}. Received: "
+                f"{len(paths)} damaged. Remove the folder to begin again"
+            )
+
+    def _restore(self, path):
+        record = tf.train.load_checkpoint(path).get_tensor(_RECORD)
+        record = json.loads(record)
+        if record["format"] != CHECKPOINT_FORMAT:
+            raise UsageError(
+                f"Expected format {CHECKPOINT_FORMAT} in checkpoint {path}. "
+                f"Received: format {record['format']!r}. Use the version of "
+                "att-darts that wrote it, or remove its folder to begin again"
+            )
+        self.checkpoint.restore(path).assert_consumed()
+        self.epoch = record["epoch"]
+        self.step = record["step"]
+        self.seconds = record["seconds"]
+        self.history = record["history"]
+
+    def save(self):
+        """Writes a checkpoint, unless the weights are lost."""
+        if len(self.model.metrics_variables) != len(self.metrics):
+            raise ValueError(
+                "`model` must own its metrics from the beginning. Received: "
+                f"{len(self.metrics)} metric variables before the training, "
+                f"{len(self.model.metrics_variables)} in it"
+            )
+        lost = [
+            variable.name
+            for variable in self.variables
+            if variable.dtype.is_floating
+            and not tf.reduce_all(tf.math.is_finite(variable))
+        ]
+        if lost:
+            raise UsageError(
+                f"Expected finite weights. Received: not finite in epoch "
+                f"{self.epoch}, before step {self.step}: {lost[0]} and "
+                f"{len(lost) - 1} others. Lower the learning rate and use "
+                f"another --workdir; the last good checkpoint is kept in "
+                f"{self.folder}"
+            )
+        record = {
+            "format": CHECKPOINT_FORMAT,
+            "epoch": self.epoch,
+            "step": self.step,
+            "seconds": self.seconds,
+            "history": self.history,
+        }
+        self.record.assign(json.dumps(record))
+        self.manager.save()
+
+
+class _Keeper(keras.callbacks.Callback):
+    """Saves the state; the last of the callbacks.
+
+    Args:
+        state: `_State`, at the position where training goes on.
+        history_file: Path of the record of epochs.
+        checkpoint_steps: Integer, as in `fit`.
+    """
+
+    def __init__(self, state, *, history_file, checkpoint_steps):
+        super().__init__()
+        self.state = state
+        self.history_file = history_file
+        self.checkpoint_steps = checkpoint_steps
+        self.resumer = _Resumer(state)
+        self.clock = time.monotonic()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.state.step += 1
+        step, every = self.state.step, self.checkpoint_steps
+        if every and step % every == 0 and step < self.params["steps"]:
+            self._count_seconds()
+            self.state.save()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.state.step != self.params["steps"]:
+            raise ValueError(
+                f"`dataset_for({epoch}, ...)` must end the epoch at step "
+                f"{self.params['steps']}. Received: {self.state.step}"
+            )
+        self._count_seconds()
+        entry = {"epoch": epoch, **logs, "seconds": self.state.seconds}
+        self.state.history.append(entry)
+        _write_history(self.history_file, self.state.history)
+        self.state.epoch, self.state.step = epoch + 1, 0
+        self.state.seconds = 0.0
+        self.state.save()
+
+    def _count_seconds(self):
+        now = time.monotonic()
+        self.state.seconds += now - self.clock
+        self.clock = now
+
+
+class _Resumer(keras.callbacks.Callback):
+    """Puts running metrics back, which Keras resets when an epoch begins.
+
+    Args:
+        state: `_State`, as restored.
+    """
+
+    def __init__(self, state):
+        super().__init__()
+        self.state = state
+        self.metrics = [variable.numpy() for variable in state.metrics]
+        self.pending = state.step > 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.pending:
+            for variable, value in zip(
+                self.state.metrics, self.metrics, strict=True
+            ):
+                variable.assign(value)
+        self.pending = False
+
+
+def _values(variables):
+    return [variable.value for variable in variables]
+
+
+def _write_history(path, history):
+    workdir.write_json(path, {"epochs": history}, format=HISTORY_FORMAT)
+
+
+def _check_length(dataset, steps):
+    length = int(dataset.cardinality())
+    if length >= 0 and length != steps:
+        raise ValueError(
+            f"`dataset_for` must give the {steps} batches that are left of the "
+            f"epoch. Received: {length}"
+        )

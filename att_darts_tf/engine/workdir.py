@@ -1,0 +1,293 @@
+"""Folders of stages: one owner at a time, one identity, atomic files.
+
+Stages talk through files. A file is either absent or whole, and a folder says
+which configuration, code and inputs its files come from.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Mapping
+
+from att_darts_tf.errors import UsageError
+
+IDENTITY_FORMAT = 1
+RESULT_FORMAT = 1
+_PACKAGE = pathlib.Path(__file__).resolve().parent.parent
+
+
+def plain(config):
+    """Returns a configuration as data that JSON can hold.
+
+    References are resolved, placeholders become `None`, tuples become lists.
+
+    Args:
+        config: `ml_collections.ConfigDict`, or any nesting of mappings,
+            sequences and scalars.
+    """
+    if hasattr(config, "to_dict"):
+        config = config.to_dict()
+    if isinstance(config, Mapping):
+        return {str(name): plain(value) for name, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [plain(value) for value in config]
+    return config
+
+
+def write_atomically(path, content):
+    """Writes a whole file or none, also if power fails or the disk is full.
+
+    Args:
+        path: Path of the file. An existing one is replaced.
+        content: `bytes`, or `str`, which is written as UTF-8.
+    """
+    path = pathlib.Path(path)
+    if isinstance(content, str):
+        content = content.encode()
+    try:
+        descriptor, temporary = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}-"
+        )
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            # Private by default; results are as readable as other files.
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise UsageError(
+            f"Expected to write {path}. Received: {error.strerror}. Make room "
+            "or choose a folder that can be written"
+        ) from error
+
+
+def write_json(path, payload, *, format):
+    """Writes a dictionary as JSON with a format number, atomically."""
+    text = json.dumps({"format": format, **payload}, indent=2, allow_nan=False)
+    write_atomically(path, text + "\n")
+
+
+def read_json(path, *, format):
+    """Reads what `write_json` wrote.
+
+    Args:
+        path: Path of the file.
+        format: Integer. The one format that the caller can read.
+
+    Returns:
+        The dictionary, without its format number.
+    """
+    try:
+        payload = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(
+            f"Expected a readable file {path}. Received: {error.strerror}. Run "
+            "the stage that writes it, or name another"
+        ) from error
+    except ValueError as error:
+        raise UsageError(
+            f"Expected JSON in {path}. Received: {error}. Remove the file and "
+            "run the stage that writes it"
+        ) from error
+    if not isinstance(payload, dict):
+        raise UsageError(
+            f"Expected a JSON object in {path}. Received: "
+            f"{type(payload).__name__}. Remove the file and run the stage that "
+            "writes it"
+        )
+    received = payload.pop("format", None)
+    if received != format:
+        raise UsageError(
+            f"Expected format {format} in {path}. Received: format "
+            f"{received!r}. Use the version of att-darts that wrote it, or "
+            "remove the file"
+        )
+    return payload
+
+
+def digest(path):
+    """Returns the SHA-256 of a file, or of the names and files of a folder."""
+    path = pathlib.Path(path)
+    total = hashlib.sha256()
+    if not path.is_dir():
+        try:
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    total.update(block)
+        except OSError as error:
+            raise UsageError(
+                f"Expected a readable file {path}. Received: "
+                f"{error.strerror}. Run the stage that writes it, or name "
+                "another"
+            ) from error
+        return total.hexdigest()
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            total.update(f"{file.relative_to(path).as_posix()}\0".encode())
+            total.update(digest(file).encode())
+    return total.hexdigest()
+
+
+def code_fingerprint(*packages):
+    """Returns the SHA-256 of the sources that a stage stands on.
+
+    A stage names the parts of `att_darts_tf` that can change its result, so
+    editing a report does not make a finished search stale.
+
+    Args:
+        *packages: Names of sub-packages or modules, as `"space"`, `"errors"`.
+    """
+    total = hashlib.sha256()
+    for name in sorted(packages):
+        module = _PACKAGE / f"{name}.py"
+        folder = _PACKAGE / name
+        if module.is_file():
+            files = [module]
+        else:
+            files = sorted(
+                file
+                for file in folder.rglob("*")
+                if file.suffix in (".py", ".json")
+            )
+        if not files:
+            raise ValueError(
+                f"Expected a part of att_darts_tf. Received: {name!r}"
+            )
+        for file in files:
+            total.update(f"{file.relative_to(_PACKAGE).as_posix()}\0".encode())
+            total.update(hashlib.sha256(file.read_bytes()).digest())
+    return total.hexdigest()
+
+
+def identity(config, *, sections, packages, inputs=None, **more):
+    """Returns what the result of a stage depends on.
+
+    Args:
+        config: The resolved configuration.
+        sections: Names of the fields of `config` that the stage reads.
+        packages: Arguments of `code_fingerprint`.
+        inputs: Mapping of names to the files or folders that the stage reads.
+        **more: Further fields, as `seed=3`.
+
+    Returns:
+        A dictionary for `StageFolder`.
+    """
+    return {
+        "config": {name: plain(config[name]) for name in sections},
+        **more,
+        "inputs": {
+            name: digest(path) for name, path in sorted((inputs or {}).items())
+        },
+        "code": code_fingerprint(*packages),
+    }
+
+
+class StageFolder:
+    """The folder of one stage, held by one process at a time.
+
+    A second process on the folder, and a folder made from another
+    configuration, other inputs or other code, are refused before any work.
+
+    Args:
+        path: Path of the folder, which is made if absent.
+        identity: JSON-able dictionary of all that the result depends on, as
+            `identity` returns it.
+
+    Example:
+
+    ```python
+    with StageFolder(output_dir, identity=identity) as folder:
+        if folder.result() is None:
+            accuracy = work(folder.path / "checkpoints")
+            folder.finish({"accuracy": accuracy})
+        return folder.result()
+    ```
+    """
+
+    def __init__(self, path, *, identity):
+        self.path = pathlib.Path(path)
+        self.identity = json.loads(json.dumps(plain(identity)))
+        self._lock = None
+
+    def __enter__(self):
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.path / ".lock", "a")  # noqa: SIM115
+        except OSError as error:
+            raise UsageError(
+                f"Expected a folder that can be written: {self.path}. "
+                f"Received: {error.strerror}. Choose another --workdir"
+            ) from error
+        try:
+            self._claim()
+        except BaseException:
+            self._lock.close()
+            raise
+        return self
+
+    def __exit__(self, *exception):
+        # Closing the file gives the lock back, as the end of a process does.
+        self._lock.close()
+
+    def result(self):
+        """Returns the dictionary given to `finish`, or `None` before that."""
+        file = self.path / "result.json"
+        if not file.exists():
+            return None
+        return read_json(file, format=RESULT_FORMAT)
+
+    def finish(self, result):
+        """Writes the result, the last file of a stage, and returns it."""
+        write_json(self.path / "result.json", result, format=RESULT_FORMAT)
+        return self.result()
+
+    def _claim(self):
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"Expected {self.path} for this process alone. Received: "
+                "another process is working in it. Wait for it, or use another "
+                "--workdir"
+            ) from error
+        file = self.path / "identity.json"
+        if not file.exists():
+            write_json(file, self.identity, format=IDENTITY_FORMAT)
+            return
+        found = read_json(file, format=IDENTITY_FORMAT)
+        difference = _first_difference(found, self.identity)
+        if difference is not None:
+            field, old, new = difference
+            raise UsageError(
+                f"Expected {field}={old}, with which {self.path} was made. "
+                f"Received: {field}={new}. Use another --workdir or remove "
+                f"{self.path}"
+            )
+
+
+def _first_difference(old, new, field=""):
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in [*new, *(name for name in old if name not in new)]:
+            below = _first_difference(
+                old.get(name), new.get(name), f"{field}.{name}".lstrip(".")
+            )
+            if below is not None:
+                return below
+        return None
+    return None if old == new else (field, old, new)
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,134 @@
+"""The folders of a work directory, and which configuration owns it."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterator
+
+import ml_collections
+
+from att_darts_tf import settings
+from att_darts_tf.engine import workdir
+from att_darts_tf.errors import UsageError
+
+CONFIG_FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Where each stage of a run keeps its files.
+
+    Args:
+        root: Absolute path of the work directory.
+    """
+
+    root: pathlib.Path
+
+    @property
+    def config(self) -> pathlib.Path:
+        return self.root / "config.json"
+
+    @property
+    def data(self) -> pathlib.Path:
+        return self.root / "data"
+
+    @property
+    def dataset(self) -> pathlib.Path:
+        """Returns the file that describes the prepared images."""
+        return self.data / "dataset.json"
+
+    def search(self, seed: int) -> pathlib.Path:
+        return self.root / "search" / f"seed-{seed}"
+
+    def found(self, seed: int) -> pathlib.Path:
+        """Returns the file of the cells that a search found."""
+        return self.search(seed) / "genotype.json"
+
+    @property
+    def selection(self) -> pathlib.Path:
+        return self.root / "selection"
+
+    @property
+    def selected(self) -> pathlib.Path:
+        """Returns the file of the cells that were selected."""
+        return self.selection / "genotype.json"
+
+    def training(self, repeat: int) -> pathlib.Path:
+        return self.root / "training" / f"repeat-{repeat}"
+
+    def trained(self, repeat: int) -> pathlib.Path:
+        """Returns the file of a trained network."""
+        return self.training(repeat) / "model.keras"
+
+    @property
+    def evaluation(self) -> pathlib.Path:
+        return self.root / "evaluation"
+
+    @property
+    def export(self) -> pathlib.Path:
+        return self.root / "export"
+
+    @property
+    def model(self) -> pathlib.Path:
+        """Returns the folder of the SavedModel."""
+        return self.export / "model"
+
+    @property
+    def report(self) -> pathlib.Path:
+        return self.root / "report"
+
+    @property
+    def pipeline(self) -> pathlib.Path:
+        return self.root / "pipeline"
+
+
+@contextlib.contextmanager
+def claim(root: str, config: ml_collections.ConfigDict) -> Iterator[Layout]:
+    """Holds a work directory to one configuration.
+
+    A new work directory records its configuration; one that another
+    configuration made is refused. If the first command fails on a mistake of
+    the user's, the record goes again, so that the mended command is welcome.
+
+    Args:
+        root: Path of the work directory, which is made if absent.
+        config: The resolved configuration.
+    """
+    layout = Layout(pathlib.Path(os.path.abspath(os.path.expanduser(root))))
+    try:
+        layout.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"Expected a folder that can be made and written at {root}. "
+            f"Received: {error.strerror}. Choose another --workdir"
+        ) from error
+    new = not layout.config.exists()
+    if new:
+        workdir.write_json(
+            layout.config, workdir.plain(config), format=CONFIG_FORMAT
+        )
+    else:
+        _compare(layout, config)
+    try:
+        yield layout
+    except UsageError:
+        if new:
+            layout.config.unlink(missing_ok=True)
+        raise
+
+
+def _compare(layout: Layout, config: ml_collections.ConfigDict) -> None:
+    found = dict(
+        settings.flatten(
+            workdir.read_json(layout.config, format=CONFIG_FORMAT)
+        )
+    )
+    received = dict(settings.flatten(workdir.plain(config)))
+    for name in [*received, *found]:
+        if found.get(name) != received.get(name):
+            raise UsageError(
+                f"Expected config.{name}={found.get(name)!r}, with which "
+                f"{layout.root} was made. Received: {received.get(name)!r}. "
+                "Give the same configuration or another --workdir"
+            )

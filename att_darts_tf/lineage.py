@@ -1,0 +1,69 @@
+"""What a result was made from, written beside it."""
+
+import importlib.metadata
+import pathlib
+import platform
+
+from att_darts_tf.engine import workdir
+
+LINEAGE_FORMAT = 1
+
+# What computes, reads or writes a result.
+_DISTRIBUTIONS = (
+    "att-darts-tf",
+    "tensorflow",
+    "keras",
+    "numpy",
+    "pillow",
+    "tensorflow-datasets",
+    "kfp",
+)
+
+
+def record(folder: pathlib.Path, *, stage: str) -> dict:
+    """Writes `lineage.json` into the folder of a finished stage.
+
+    It holds what the stage's identity holds - configuration, seed, digests of
+    the inputs and of the code - and what may differ without being refused:
+    versions of packages and the machine. A stage that was finished already
+    keeps its first record.
+
+    Args:
+        folder: Path of the stage's folder.
+        stage: String. The stage, as the command line calls it.
+
+    Returns:
+        The record.
+    """
+    identity = workdir.read_json(
+        folder / "identity.json", format=workdir.IDENTITY_FORMAT
+    )
+    file = folder / "lineage.json"
+    if file.exists():
+        found = workdir.read_json(file, format=LINEAGE_FORMAT)
+        if found["made_from"] == identity:
+            return found
+    result = {
+        "stage": stage,
+        "made_from": identity,
+        "result": workdir.digest(folder / "result.json"),
+        "packages": _versions(),
+        "machine": {
+            "python": platform.python_version(),
+            "system": platform.system(),
+            "processor": platform.machine(),
+        },
+    }
+    workdir.write_json(file, result, format=LINEAGE_FORMAT)
+    return result
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in _DISTRIBUTIONS:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            # An extra that is not installed took no part.
+            continue
+    return versions

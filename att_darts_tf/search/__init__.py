@@ -1,0 +1,1 @@
+"""From two halves of the training images to a genotype."""

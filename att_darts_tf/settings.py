@@ -1,0 +1,347 @@
+"""The configuration of a run: where it comes from and what it may hold.
+
+Nothing here imports TensorFlow, so `--help` and every refusal are quick.
+"""
+
+import ast
+import dataclasses
+import difflib
+import importlib
+import importlib.util
+import os
+import pathlib
+import pkgutil
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import ml_collections
+
+from att_darts_tf.errors import UsageError
+from att_darts_tf.space import published, registry, search_space
+
+SHIPPED = "att_darts_tf.configs"
+_FILE = re.compile(r"(?P<file>.+\.py)(?::(?P<variant>.*))?")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What a setting may be, in words and as a test."""
+
+    expected: str
+    allows: Callable[[Any], bool]
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    # NaN compares false with everything, so the bounds below refuse it.
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _integer(least: int) -> Rule:
+    return Rule(
+        f"an integer of at least {least}",
+        lambda value: _is_integer(value) and value >= least,
+    )
+
+
+def _above(least: float) -> Rule:
+    return Rule(
+        f"a finite number above {least:g}",
+        lambda value: _is_number(value) and least < value < float("inf"),
+    )
+
+
+def _at_least(least: float) -> Rule:
+    return Rule(
+        f"a finite number of at least {least:g}",
+        lambda value: _is_number(value) and least <= value < float("inf"),
+    )
+
+
+def _share(*, zero: bool) -> Rule:
+    first = "at least 0" if zero else "above 0"
+    return Rule(
+        f"a number {first} and below 1",
+        lambda value: _is_number(value)
+        and (0 <= value < 1 if zero else 0 < value < 1),
+    )
+
+
+def _one_of(choices: tuple) -> Rule:
+    return Rule(
+        f"one of {', '.join(str(choice) for choice in choices)}",
+        lambda value: any(
+            type(value) is type(choice) and value == choice
+            for choice in choices
+        ),
+    )
+
+
+_SWITCH = Rule("true or false", lambda value: isinstance(value, bool))
+_NAME = Rule(
+    "a name or path with at least one character",
+    lambda value: isinstance(value, str) and bool(value),
+)
+_OPTIONAL_TEXT = Rule(
+    "a text or nothing", lambda value: value is None or isinstance(value, str)
+)
+_PIXELS = Rule(
+    "two integers of at least 8",
+    lambda value: isinstance(value, tuple)
+    and len(value) == 2
+    and all(_is_integer(side) and side >= 8 for side in value),
+)
+_SEEDS = Rule(
+    "one or more different integers from 0 to 2**31 - 1",
+    lambda value: isinstance(value, tuple)
+    and len(value) > 0
+    and all(_is_integer(seed) and 0 <= seed < 2**31 for seed in value)
+    and len(set(value)) == len(value),
+)
+_BETAS = Rule(
+    "two numbers of at least 0 and below 1",
+    lambda value: isinstance(value, tuple)
+    and len(value) == 2
+    and all(_is_number(beta) and 0 <= beta < 1 for beta in value),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One field: what it means, with its unit, and what it may be."""
+
+    meaning: str
+    rule: Rule
+
+
+def _network_settings(section: str) -> dict[str, Setting]:
+    return {
+        f"{section}.cells": Setting("cells in a row", _integer(3)),
+        f"{section}.channels": Setting(
+            "channels of the first cells, doubled at a third and two thirds",
+            _integer(1),
+        ),
+        f"{section}.epochs": Setting("passes over the images", _integer(1)),
+        f"{section}.batch_size": Setting("images in a step", _integer(1)),
+        f"{section}.learning_rate": Setting(
+            "rate of SGD in the first epoch, then a cosine", _above(0)
+        ),
+        f"{section}.final_learning_rate": Setting(
+            "rate that the cosine ends at", _at_least(0)
+        ),
+        f"{section}.momentum": Setting("momentum of SGD", _share(zero=True)),
+        f"{section}.weight_decay": Setting(
+            "L2 on every weight, added to the clipped gradient", _at_least(0)
+        ),
+        f"{section}.clip_norm": Setting(
+            "largest global norm of a gradient", _above(0)
+        ),
+    }
+
+
+SETTINGS: dict[str, Setting] = {
+    "data.name": Setting(
+        '"sample" (embedded CIFAR-10 images), a name of TensorFlow Datasets, '
+        "or a folder of images",
+        _NAME,
+    ),
+    "data.data_dir": Setting(
+        "folder where TensorFlow Datasets keeps its data; its own if unset",
+        _OPTIONAL_TEXT,
+    ),
+    "data.image_size": Setting(
+        "height and width in pixels that other sizes are resized to", _PIXELS
+    ),
+    "data.channels": Setting(
+        "1 for grey, 3 for colour, 0 for what the source has",
+        _one_of((0, 1, 3)),
+    ),
+    "data.test_fraction": Setting(
+        "share of a folder without test/ that becomes the test split",
+        _share(zero=False),
+    ),
+    "data.padding": Setting(
+        "pixels of zeros on each side before the random crop", _integer(0)
+    ),
+    "data.flip": Setting("mirror half of the training images", _SWITCH),
+    "space.location": Setting(
+        "where attention goes: " + ", ".join(search_space.SEARCH_SPACES),
+        _one_of(tuple(search_space.SEARCH_SPACES)),
+    ),
+    "engine.deterministic": Setting(
+        "same bits on every run of one machine and one set of versions",
+        _SWITCH,
+    ),
+    "engine.strategy": Setting("what training runs on", _one_of(("default",))),
+    "engine.checkpoint_steps": Setting(
+        "steps between checkpoints within an epoch; 0 for one an epoch",
+        _integer(0),
+    ),
+    "search.seeds": Setting(
+        "one search each; the selection keeps the best", _SEEDS
+    ),
+    **_network_settings("search"),
+    "search.batch_size": Setting("images of each half in a step", _integer(1)),
+    "search.architecture_learning_rate": Setting(
+        "rate of Adam on the architecture weights", _above(0)
+    ),
+    "search.architecture_betas": Setting("decay rates of that Adam", _BETAS),
+    "search.architecture_weight_decay": Setting(
+        "L2 on the architecture weights", _at_least(0)
+    ),
+    "repeats": Setting("trainings of the final network", _integer(1)),
+}
+for _section in ("selection", "network"):
+    SETTINGS |= _network_settings(_section)
+    SETTINGS |= {
+        f"{_section}.auxiliary_weight": Setting(
+            "weight of the auxiliary head's loss; 0 builds none", _at_least(0)
+        ),
+        f"{_section}.drop_path": Setting(
+            "drop-path probability after the last epoch", _share(zero=True)
+        ),
+        f"{_section}.cutout": Setting(
+            "side of the erased square in pixels; 0 erases none", _integer(0)
+        ),
+    }
+SETTINGS["network.cell"] = Setting(
+    "published cell or genotype file; unset trains the selected cells",
+    Rule("a text", lambda value: isinstance(value, str)),
+)
+
+
+def shipped() -> dict[str, str]:
+    """Returns the first line of each shipped configuration by its name."""
+    package = importlib.util.find_spec(SHIPPED)
+    folders = package.submodule_search_locations
+    lines = {}
+    for module in pkgutil.iter_modules(folders):
+        source = pathlib.Path(module.module_finder.path, f"{module.name}.py")
+        docstring = ast.get_docstring(ast.parse(source.read_text("utf-8")))
+        lines[module.name] = docstring.splitlines()[0]
+    return lines
+
+
+def load(text: str) -> ml_collections.ConfigDict:
+    """Returns the configuration that `--config` names, locked.
+
+    Args:
+        text: String. `NAME` of a shipped configuration or the path of a
+            `FILE.py`, both with an optional `:VARIANT`.
+    """
+    file = _FILE.fullmatch(text)
+    if file:
+        module = _module_of_file(file["file"])
+        variant = file["variant"]
+    else:
+        name, _, variant = text.partition(":")
+        if name not in shipped():
+            raise _with_hint(
+                registry.unknown_name(
+                    "configuration", tuple(shipped()), name
+                ),
+                "Or give the path of a FILE.py",
+            )
+        module = importlib.import_module(f"{SHIPPED}.{name}")
+    try:
+        config = module.get_config(variant or "")
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        # What a configuration file of the user's raises is the user's to mend.
+        raise UsageError(
+            f"--config={text}: {_one_line(error)}"
+        ) from error
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise UsageError(
+            f"--config={text}: expected get_config to return an "
+            f"ml_collections.ConfigDict. Received: {type(config).__name__}. "
+            "Start from att_darts_tf.configs.base.get_config()"
+        )
+    return config.lock()
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+    """Raises `UsageError` for the first setting that cannot work."""
+    values = dict(flatten(config))
+    missing = [name for name in SETTINGS if name not in values]
+    unknown = [name for name in values if name not in SETTINGS]
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], SETTINGS, n=1)
+        hint = f"Did you mean config.{close[0]}?" if close else "Remove it"
+        raise UsageError(
+            "Expected only settings of att_darts_tf/configs/base.py. Received: "
+            f"config.{unknown[0]}. {hint}"
+        )
+    if missing:
+        raise UsageError(
+            f"Expected a configuration with config.{missing[0]}. Received one "
+            "without. Start from att_darts_tf.configs.base.get_config()"
+        )
+    for name, setting in SETTINGS.items():
+        if not setting.rule.allows(values[name]):
+            raise UsageError(
+                f"config.{name} must be {setting.rule.expected}. Received: "
+                f"{registry.shorten(values[name])}. Give another with "
+                f"--config.{name}="
+            )
+    if config.network.cell:
+        published.resolve(config.network.cell)
+
+
+def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Returns the configuration as it holds in any current directory."""
+    config = ml_collections.ConfigDict(config)
+    for section, name in (
+        ("data", "name"), ("data", "data_dir"), ("network", "cell")
+    ):
+        value = config[section][name]
+        if isinstance(value, str) and _is_path(value):
+            config[section][name] = os.path.abspath(os.path.expanduser(value))
+    return config.lock()
+
+
+def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the dotted name and the value of every field, in order."""
+    for name, value in config.items():
+        if isinstance(value, (dict, ml_collections.ConfigDict)):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _module_of_file(path: str):
+    if not os.path.isfile(path):
+        raise UsageError(
+            f"Expected a configuration file at {path}. Received: no such "
+            "file. Give its path or one of " + ", ".join(shipped())
+        )
+    spec = importlib.util.spec_from_file_location("att_darts_config", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UsageError(
+            f"Expected a configuration file that can be run: {path}. "
+            f"Received: {type(error).__name__}: {_one_line(error)}. Mend it"
+        ) from error
+    if not callable(getattr(module, "get_config", None)):
+        raise UsageError(
+            f"Expected {path} to define get_config(variant). Received a file "
+            "without. See configs/cifar.py for an example"
+        )
+    return module
+
+
+def _is_path(value: str) -> bool:
+    return value.startswith("~") or os.sep in value or os.path.exists(value)
+
+
+def _with_hint(error: UsageError, hint: str) -> UsageError:
+    return UsageError(f"{error} {hint}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,547 @@
+"""What operations and attentions are made of, with PyTorch's conventions.
+
+Padding is symmetric, kernels and biases start uniform in `1 / sqrt(fan_in)`,
+and the moving variance is fed the unbiased batch variance. Keras differs in
+all three, and each changes the numbers.
+"""
+
+import keras
+import tensorflow as tf
+
+serializable = keras.saving.register_keras_serializable(package="att_darts_tf")
+
+
+def fan_in_uniform(fan_in):
+    """Returns PyTorch's initializer of kernels and biases.
+
+    Source: https://pytorch.org/docs/stable/generated/torch.nn.Conv2d.html,
+    "Variables".
+
+    Args:
+        fan_in: Integer. Kernel height x width x input channels / groups.
+    """
+    limit = fan_in**-0.5
+    return keras.initializers.RandomUniform(-limit, limit)
+
+
+def bottleneck_width(channels, ratio=16):
+    """Returns the hidden width of an attention's gate, at least one."""
+    return max(channels // ratio, 1)
+
+
+def pad(inputs, margin, *, value=0.0):
+    """Surrounds maps of `(batch, height, width, channels)` with a margin."""
+    spread = [[0, 0], [margin, margin], [margin, margin], [0, 0]]
+    return tf.pad(inputs, spread, constant_values=value)
+
+
+def at_rate(inputs, *, rate, margin, convolve):
+    """Convolves at a dilation rate by convolving each phase of the map.
+
+    TensorFlow has no gradient of a dilated convolution in float64 on a CPU,
+    and none of a dilated depthwise one with a stride.
+
+    Args:
+        inputs: Tensor of shape `(batch, height, width, channels)`.
+        rate: Integer. Distance of two taps in pixels.
+        margin: Integer. Zeros on each side; `rate * (kernel_size - 1) / 2`
+            keeps the size.
+        convolve: Maps padded maps to maps, without padding and stride.
+    """
+    extra = [-(size + 2 * margin) % rate for size in inputs.shape[1:3]]
+    phases = tf.space_to_batch(
+        inputs, [rate, rate], [[margin, margin + more] for more in extra]
+    )
+    return tf.batch_to_space(
+        convolve(phases), [rate, rate], [[0, more] for more in extra]
+    )
+
+
+def symmetric_convolution(inputs, kernel, *, stride=1, rate=1, depthwise=False):
+    """Convolves with `rate * (kernel_size - 1) // 2` zeros on each side.
+
+    At stride 2 and rate 2 every tap falls on an even pixel, so the even
+    pixels are convolved at rate 1: the same function.
+
+    Args:
+        inputs: Tensor of shape `(batch, height, width, channels)`.
+        kernel: Tensor of shape `(size, size, channels, filters)`, or
+            `(size, size, channels, multiplier)` if `depthwise`.
+        stride: Integer, 1 or 2.
+        rate: Integer. A stride of 2 takes a rate of 1 or 2.
+        depthwise: Boolean. Whether each channel has filters of its own.
+
+    Returns:
+        Tensor of shape
+        `(batch, ceil(height / stride), ceil(width / stride), filters)`.
+    """
+    if stride == 2 and rate == 2:
+        inputs, stride, rate = inputs[:, ::2, ::2], 1, 1
+
+    def convolve(maps, padding, stride=1):
+        if depthwise:
+            return tf.nn.depthwise_conv2d(
+                maps, kernel, [1, stride, stride, 1], padding
+            )
+        return tf.nn.conv2d(maps, kernel, stride, padding)
+
+    margin = rate * (kernel.shape[0] - 1) // 2
+    if rate > 1:
+        return at_rate(
+            inputs,
+            rate=rate,
+            margin=margin,
+            convolve=lambda maps: convolve(maps, "VALID"),
+        )
+    if stride == 1:
+        return convolve(inputs, "SAME")
+    explicit = [[0, 0], [margin, margin], [margin, margin], [0, 0]]
+    return convolve(inputs, explicit, stride)
+
+
+def max_pool(inputs, *, size=3, stride=1):
+    """Pools windows around a pixel; padding never wins.
+
+    Args:
+        inputs: Tensor of shape `(batch, height, width, channels)`.
+        size: Integer. Odd side of the window.
+        stride: Integer.
+    """
+    if stride == 1:
+        return tf.nn.max_pool2d(inputs, size, 1, "SAME")
+    lowest = inputs.dtype.min
+    padded = pad(inputs, size // 2, value=lowest)
+    return tf.nn.max_pool2d(padded, size, stride, "VALID")
+
+
+def average_pool(inputs, *, size=3, stride=1):
+    """Averages the pixels of windows around a pixel, without the padding.
+
+    Args:
+        inputs: Tensor of shape `(batch, height, width, channels)`.
+        size: Integer. Odd side of the window.
+        stride: Integer.
+    """
+    if stride == 1:
+        return tf.nn.avg_pool2d(inputs, size, 1, "SAME")
+    margin = size // 2
+    inside = tf.ones((1, *inputs.shape[1:3], 1), inputs.dtype)
+    share = tf.nn.avg_pool2d(pad(inside, margin), size, stride, "VALID")
+    padded = pad(inputs, margin)
+    return tf.nn.avg_pool2d(padded, size, stride, "VALID") / share
+
+
+def batch_normalize(inputs, scale, offset, *, epsilon):
+    """Normalises each channel by the statistics of the batch.
+
+    Source: Ioffe and Szegedy, 2015, https://arxiv.org/abs/1502.03167,
+    algorithm 1.
+
+    Args:
+        inputs: Tensor of shape `(batch, height, width, channels)`.
+        scale: Tensor of shape `(channels,)`.
+        offset: Tensor of shape `(channels,)`.
+        epsilon: Float, added to the variance.
+
+    Returns:
+        The normalised maps, the mean and the unbiased variance of each
+        channel, both of shape `(channels,)`.
+    """
+    if inputs.dtype != tf.float64:
+        # The operation's variance output is the unbiased one.
+        return tf.compat.v1.nn.fused_batch_norm(
+            inputs, scale, offset, epsilon=epsilon, is_training=True
+        )[:3]
+    mean, variance = tf.nn.moments(inputs, (0, 1, 2))
+    gain = scale * tf.math.rsqrt(variance + epsilon)
+    outputs = inputs * gain + (offset - mean * gain)
+    count = tf.cast(tf.size(inputs) / tf.size(mean), variance.dtype)
+    return outputs, mean, variance * count / tf.maximum(count - 1, 1)
+
+
+@serializable
+class BatchNormalization(keras.layers.Layer):
+    """Normalises channels as `torch.nn.BatchNorm2d` does.
+
+    Keras feeds its moving variance the biased batch variance; PyTorch feeds
+    the unbiased one, which at batch 4 and 1x1 maps is 4/3 of it.
+
+    Source: Ioffe and Szegedy, 2015, https://arxiv.org/abs/1502.03167.
+
+    Args:
+        affine: Boolean. Whether channels have a trained scale and offset.
+        momentum: Float. Share of the moving statistics that is kept.
+        epsilon: Float, added to the variance.
+
+    Input shape: `(batch, height, width, channels)` or `(batch, channels)`.
+    Output shape: the same.
+    """
+
+    def __init__(self, affine=True, momentum=0.9, epsilon=1e-5, **kwargs):
+        super().__init__(**kwargs)
+        self.affine = affine
+        self.momentum = momentum
+        self.epsilon = epsilon
+
+    def build(self, input_shape):
+        shape = (input_shape[-1],)
+        # Statistics stay in full precision under a mixed policy.
+        dtype = "float64" if self.compute_dtype == "float64" else "float32"
+        options = {"shape": shape, "dtype": dtype, "autocast": False}
+        if self.affine:
+            self.scale = self.add_weight(
+                name="scale", initializer="ones", **options
+            )
+            self.offset = self.add_weight(
+                name="offset", initializer="zeros", **options
+            )
+        self.moving_mean = self.add_weight(
+            name="moving_mean", initializer="zeros", trainable=False, **options
+        )
+        self.moving_variance = self.add_weight(
+            name="moving_variance",
+            initializer="ones",
+            trainable=False,
+            **options,
+        )
+
+    def call(self, inputs, training=False, scale=None):
+        """`scale`, of shape `(channels,)`, multiplies the normalised maps."""
+        shape = tf.shape(inputs)
+        maps = inputs
+        if inputs.shape.rank == 2:
+            maps = inputs[:, None, None, :]
+        if self.affine:
+            own_scale = tf.convert_to_tensor(self.scale)
+            offset = tf.convert_to_tensor(self.offset)
+        else:
+            own_scale = tf.ones_like(self.moving_mean)
+            offset = tf.zeros_like(self.moving_mean)
+        if scale is None:
+            scale = own_scale
+        else:
+            scale = tf.cast(scale, offset.dtype)
+            scale, offset = scale * own_scale, scale * offset
+        if training:
+            outputs, mean, variance = batch_normalize(
+                maps, scale, offset, epsilon=self.epsilon
+            )
+            self._move(self.moving_mean, mean)
+            self._move(self.moving_variance, variance)
+        else:
+            variance = tf.convert_to_tensor(self.moving_variance)
+            gain = scale * tf.math.rsqrt(variance + self.epsilon)
+            shift = offset - tf.convert_to_tensor(self.moving_mean) * gain
+            outputs = maps * tf.cast(gain, maps.dtype) + tf.cast(
+                shift, maps.dtype
+            )
+        return tf.reshape(outputs, shape)
+
+    def _move(self, moving, batch):
+        # Statistics of a batch are data, not a path for gradients.
+        batch = tf.stop_gradient(batch)
+        moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "affine": self.affine,
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+        }
+
+
+@serializable
+class Convolution(keras.layers.Layer):
+    """Convolves with symmetric padding and PyTorch's initial weights.
+
+    Args:
+        filters: Integer. Output channels.
+        kernel_size: Integer or pair `(height, width)` of odd integers.
+        stride: Integer or pair `(vertical, horizontal)`.
+        rate: Integer. Dilation, with a square kernel.
+        use_bias: Boolean.
+        padding: `"symmetric"`, or `"valid"` for none.
+
+    Input shape: `(batch, height, width, channels)`.
+    Output shape: `(batch, ceil(height / stride), ceil(width / stride),
+    filters)` with symmetric padding.
+    """
+
+    def __init__(
+        self,
+        filters,
+        kernel_size=1,
+        stride=1,
+        rate=1,
+        use_bias=False,
+        padding="symmetric",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if padding not in ("symmetric", "valid"):
+            raise ValueError(
+                "`padding` must be 'symmetric' or 'valid'. "
+                f"Received: padding={padding!r}"
+            )
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.rate = rate
+        self.use_bias = use_bias
+        self.padding = padding
+
+    def build(self, input_shape):
+        height, width = _pair(self.kernel_size)
+        channels = input_shape[-1]
+        initializer = fan_in_uniform(height * width * channels)
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(height, width, channels, self.filters),
+            initializer=initializer,
+        )
+        if self.use_bias:
+            self.bias = self.add_weight(
+                name="bias", shape=(self.filters,), initializer=initializer
+            )
+
+    def call(self, inputs):
+        kernel = tf.convert_to_tensor(self.kernel)
+        if self.padding == "valid":
+            outputs = tf.nn.conv2d(inputs, kernel, _pair(self.stride), "VALID")
+        elif isinstance(self.kernel_size, int):
+            outputs = symmetric_convolution(
+                inputs, kernel, stride=self.stride, rate=self.rate
+            )
+        else:
+            margins = [[side // 2, side // 2] for side in self.kernel_size]
+            outputs = tf.nn.conv2d(
+                inputs, kernel, _pair(self.stride), [[0, 0], *margins, [0, 0]]
+            )
+        if self.use_bias:
+            outputs += tf.convert_to_tensor(self.bias)
+        return outputs
+
+    def compute_output_shape(self, input_shape):
+        batch, *sizes, _ = input_shape
+        if self.padding == "valid":
+            sizes = [
+                size if size is None else size - kernel + 1
+                for size, kernel in zip(
+                    sizes, _pair(self.kernel_size), strict=True
+                )
+            ]
+        return (
+            batch,
+            *(
+                size if size is None else -(-size // stride)
+                for size, stride in zip(sizes, _pair(self.stride), strict=True)
+            ),
+            self.filters,
+        )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "stride": self.stride,
+            "rate": self.rate,
+            "use_bias": self.use_bias,
+            "padding": self.padding,
+        }
+
+
+@serializable
+class DepthwiseConvolution(keras.layers.Layer):
+    """Convolves each channel with one filter, with symmetric padding.
+
+    Args:
+        kernel_size: Odd integer.
+        stride: Integer, 1 or 2.
+        rate: Integer. A stride of 2 takes a rate of 1 or 2.
+
+    Input shape: `(batch, height, width, channels)`.
+    Output shape: `(batch, ceil(height / stride), ceil(width / stride),
+    channels)`.
+    """
+
+    def __init__(self, kernel_size, stride=1, rate=1, **kwargs):
+        super().__init__(**kwargs)
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.rate = rate
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(self.kernel_size, self.kernel_size, input_shape[-1], 1),
+            initializer=fan_in_uniform(self.kernel_size**2),
+        )
+
+    def call(self, inputs):
+        return symmetric_convolution(
+            inputs,
+            tf.convert_to_tensor(self.kernel),
+            stride=self.stride,
+            rate=self.rate,
+            depthwise=True,
+        )
+
+    def compute_output_shape(self, input_shape):
+        return strided_shape(input_shape, self.stride)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "kernel_size": self.kernel_size,
+            "stride": self.stride,
+            "rate": self.rate,
+        }
+
+
+def dense(units, fan_in, *, use_bias=True, dtype=None, name=None):
+    """Returns a built Keras `Dense` layer with PyTorch's initial weights."""
+    initializer = fan_in_uniform(fan_in)
+    layer = keras.layers.Dense(
+        units,
+        use_bias=use_bias,
+        kernel_initializer=initializer,
+        bias_initializer=initializer,
+        dtype=dtype,
+        name=name,
+    )
+    layer.build((None, fan_in))
+    return layer
+
+
+@serializable
+class FactorizedReduction(keras.layers.Layer):
+    """Halves the map without losing pixels: two interleaved samplings.
+
+    A zero row and column are appended before the shift, which changes nothing
+    on even sizes and makes odd ones work.
+
+    Source: Liu et al., 2019, https://arxiv.org/abs/1806.09055; the released
+    code's `FactorizedReduce`.
+
+    Args:
+        filters: Integer. Output channels; an odd one goes to the second half.
+        affine: Boolean. Whether the normalisation has scale and offset.
+
+    Input shape: `(batch, height, width, channels)`.
+    Output shape: `(batch, ceil(height / 2), ceil(width / 2), filters)`.
+    """
+
+    def __init__(self, filters, affine=True, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.affine = affine
+
+    def build(self, input_shape):
+        policy = self.dtype_policy
+        half = self.filters // 2
+        self.even = Convolution(half, stride=2, dtype=policy, name="even")
+        self.odd = Convolution(
+            self.filters - half, stride=2, dtype=policy, name="odd"
+        )
+        self.normalization = BatchNormalization(
+            self.affine, dtype=policy, name="normalization"
+        )
+        self.even.build(input_shape)
+        self.odd.build(input_shape)
+        self.normalization.build((*input_shape[:-1], self.filters))
+
+    def call(self, inputs, training=False):
+        inputs = tf.nn.relu(inputs)
+        maps = tf.concat([self.even(inputs), self.odd(shifted(inputs))], -1)
+        return self.normalization(maps, training=training)
+
+    def compute_output_shape(self, input_shape):
+        return (*strided_shape(input_shape, 2)[:-1], self.filters)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "affine": self.affine,
+        }
+
+
+def shifted(inputs):
+    """Moves maps up and left by one pixel, keeping a whole last stride."""
+    odd = [size % 2 for size in inputs.shape[1:3]]
+    inputs = tf.pad(inputs, [[0, 0], [0, odd[0]], [0, odd[1]], [0, 0]])
+    return inputs[:, 1:, 1:]
+
+
+@serializable
+class ReluConvolutionNormalization(keras.layers.Layer):
+    """ReLU, convolution, batch normalisation: brings a state to its channels.
+
+    Args:
+        filters: Integer. Output channels.
+        kernel_size: Odd integer.
+        stride: Integer.
+        affine: Boolean. Whether the normalisation has scale and offset.
+
+    Input shape: `(batch, height, width, channels)`.
+    Output shape: `(batch, ceil(height / stride), ceil(width / stride),
+    filters)`.
+    """
+
+    def __init__(
+        self, filters, kernel_size=1, stride=1, affine=True, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.affine = affine
+
+    def build(self, input_shape):
+        policy = self.dtype_policy
+        self.convolution = Convolution(
+            self.filters,
+            self.kernel_size,
+            self.stride,
+            dtype=policy,
+            name="convolution",
+        )
+        self.normalization = BatchNormalization(
+            self.affine, dtype=policy, name="normalization"
+        )
+        self.convolution.build(input_shape)
+        self.normalization.build(
+            self.convolution.compute_output_shape(input_shape)
+        )
+
+    def call(self, inputs, training=False):
+        maps = self.convolution(tf.nn.relu(inputs))
+        return self.normalization(maps, training=training)
+
+    def compute_output_shape(self, input_shape):
+        return (*strided_shape(input_shape, self.stride)[:-1], self.filters)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "stride": self.stride,
+            "affine": self.affine,
+        }
+
+
+def strided_shape(shape, stride):
+    """Returns the shape of maps of which every `stride`-th pixel is kept."""
+    batch, *sizes, channels = shape
+    sizes = (size if size is None else -(-size // stride) for size in sizes)
+    return (batch, *sizes, channels)
+
+
+def _pair(value):
+    return (value, value) if isinstance(value, int) else tuple(value)

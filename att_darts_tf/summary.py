@@ -1,0 +1,97 @@
+"""The few lines that a stage ends with, and the table of a whole run.
+
+Plain functions from the stages' results to text; the pipeline prints the same
+lines as the command line.
+"""
+
+import shlex
+import sys
+
+from att_darts_tf.layout import Layout
+
+
+def prepare(result: dict, folders: Layout) -> list[str]:
+    return [f"Prepared {result} in {folders.data}"]
+
+
+def search(result: dict, folders: Layout) -> list[str]:
+    folder = folders.search(result["seed"])
+    return [
+        f"Seed {result['seed']}: supernet accuracy "
+        f"{percent(result['train_accuracy'])} on the weight half, "
+        f"{percent(result['architecture_accuracy'])} on the architecture half, "
+        f"{result['seconds']:.0f} s. Cells: {folder / 'genotype.json'}"
+    ]
+
+
+def select(result: dict, folders: Layout) -> list[str]:
+    return [
+        *_candidates(result),
+        f"Chosen: {result['reason']}",
+        f"Cells: {folders.selected}",
+    ]
+
+
+def train(result: dict, folders: Layout) -> list[str]:
+    file = folders.trained(result["seed"])
+    return [
+        f"Repeat {result['seed']}: {result['parameters']:,} parameters, "
+        f"training accuracy {percent(result['train_accuracy'])} after "
+        f"{result['epochs']} epochs, {result['seconds']:.0f} s. Network: {file}"
+    ]
+
+
+def evaluate(result: dict, folders: Layout) -> list[str]:
+    return [
+        f"Test accuracy: {spread(result)}",
+        f"Figures: {folders.evaluation / 'result.json'}",
+    ]
+
+
+def export(folders: Layout) -> list[str]:
+    return [f"SavedModel: {folders.model}", *classify_command(folders)]
+
+
+def report(result: dict, folders: Layout) -> list[str]:
+    return [f"Report: {folders.report / 'report.html'}"]
+
+
+def percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f} %"
+
+
+def spread(result: dict) -> str:
+    accuracies = result["accuracies"]
+    of = f"of {result['images']:,} images"
+    if len(accuracies) == 1:
+        return f"{percent(accuracies[0])} {of}, one training"
+    return (
+        f"{percent(result['mean'])} +- "
+        f"{100 * result['standard_deviation']:.2f} {of}, "
+        f"{len(accuracies)} trainings"
+    )
+
+
+def classify_command(folders: Layout) -> list[str]:
+    """Returns how to classify an image with TensorFlow alone."""
+    program = (
+        "import sys, tensorflow as tf; "
+        "model = tf.saved_model.load(sys.argv[1]); "
+        'answer = model.signatures["classify_bytes"]'
+        "(tf.constant([open(sys.argv[2], 'rb').read()])); "
+        "print(answer)"
+    )
+    return [
+        "Classify an image:",
+        "  " + shlex.join([sys.executable, "-c", program, str(folders.model)])
+        + " IMAGE",
+    ]
+
+
+def _candidates(result: dict) -> list[str]:
+    return [
+        f"Seed {candidate['seed']}: {percent(candidate['validation_accuracy'])}"
+        f" of {candidate['validation_images']:,} held-out images, "
+        f"{candidate['parameters']:,} parameters"
+        for candidate in result["candidates"]
+    ]

@@ -1,0 +1,1 @@
+"""Shipped configurations; `--config=NAME` names one of these files."""

@@ -1,0 +1,81 @@
+"""Builds the distribution.
+
+The checkout keeps `pipeline/` and `configs/` beside the library, since they
+use it and not the other way round. Installed, they are `att_darts_tf.pipeline`
+and `att_darts_tf.configs`: nothing generic lands in site-packages.
+"""
+
+import ast
+import pathlib
+
+import setuptools
+
+HERE = pathlib.Path(__file__).parent
+ROOTS = {
+    "att_darts_tf": "att_darts_tf",
+    "att_darts_tf.pipeline": "pipeline",
+    "att_darts_tf.configs": "configs",
+}
+DATA_FILES = ["*.json", "*.npz", "*.npy", "*.html", "*.css", "*.png", "*.md"]
+
+
+def version():
+    tree = ast.parse((HERE / "att_darts_tf/__init__.py").read_text("utf-8"))
+    for statement in tree.body:
+        if (
+            isinstance(statement, ast.Assign)
+            and statement.targets[0].id == "__version__"
+        ):
+            return ast.literal_eval(statement.value)
+    raise ValueError("att_darts_tf/__init__.py sets no __version__.")
+
+
+def packages():
+    for package, folder in ROOTS.items():
+        yield package
+        for found in setuptools.find_packages(str(HERE / folder)):
+            yield f"{package}.{found}"
+
+
+setuptools.setup(
+    name="att-darts-tf",
+    version=version(),
+    description="Architecture search over operations and attention, in Keras",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=list(packages()),
+    package_dir=ROOTS,
+    package_data={"": DATA_FILES},
+    install_requires=[
+        "tensorflow>=2.21,<2.22",
+        "keras>=3.15,<3.16",
+        "numpy",
+        "absl-py",
+        "ml_collections>=1.1",
+        "tensorboard",
+        "matplotlib",
+        "pillow",
+    ],
+    extras_require={
+        "pipeline": ["kfp>=2.17,<2.18"],
+        "tfds": [
+            "tensorflow-datasets>=4.9.10",
+            # 4.9.10 imports it without requiring it.
+            "importlib_resources",
+        ],
+        "beam": ["apache-beam>=2.77"],
+        "tune": ["keras-tuner>=1.4.8"],
+        "test": [
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "build",
+            "nbclient",
+            "nbformat",
+            "ipykernel",
+        ],
+    },
+    entry_points={
+        "console_scripts": ["att-darts=att_darts_tf.__main__:main"],
+    },
+)
