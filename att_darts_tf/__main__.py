@@ -18,7 +18,7 @@ from absl import flags
 from ml_collections import config_flags
 
 import att_darts_tf
-from att_darts_tf import layout, lineage, settings, summary
+from att_darts_tf import layout, lineage, settings, startup, summary
 from att_darts_tf.errors import UsageError
 
 PROGRAM = "att-darts"
@@ -59,15 +59,17 @@ class Command:
 
 
 def _prepare(command, folders):
+    startup.load_tensorflow()
     from att_darts_tf.data import run
 
     result = run.run_prepare(command.config, output_dir=folders.data)
-    lineage.record(folders.data, stage="prepare")
+    lineage.record_data(folders.data)
     return summary.prepare(result, folders)
 
 
 def _search(command, folders):
     command.require(folders.dataset, "prepare")
+    startup.load_tensorflow()
     from att_darts_tf.search import run
 
     lines = []
@@ -88,6 +90,7 @@ def _select(command, folders):
     genotypes = [folders.found(seed) for seed in command.config.search.seeds]
     for file in genotypes:
         command.require(file, "search")
+    startup.load_tensorflow()
     from att_darts_tf.network import run
 
     result = run.run_selection(
@@ -106,6 +109,7 @@ def _train(command, folders):
     if not genotype:
         genotype = folders.selected
         command.require(genotype, "select")
+    startup.load_tensorflow()
     from att_darts_tf.network import run
 
     lines = []
@@ -127,6 +131,7 @@ def _evaluate(command, folders):
     repeats = range(command.config.repeats)
     for repeat in repeats:
         command.require(folders.trained(repeat), "train")
+    startup.load_tensorflow()
     from att_darts_tf.network import evaluate
 
     result = evaluate.run_evaluation(
@@ -142,6 +147,7 @@ def _evaluate(command, folders):
 def _export(command, folders):
     command.require(folders.dataset, "prepare")
     command.require(folders.trained(0), "train")
+    startup.load_tensorflow()
     from att_darts_tf import serving
 
     serving.run_export(
@@ -155,6 +161,7 @@ def _export(command, folders):
 
 
 def _report(command, folders):
+    startup.load_tensorflow()
     from att_darts_tf import report
 
     result = report.run_report(
@@ -290,7 +297,6 @@ def _main(argv):
         return 0
     command = _parse(argv)
     settings.validate(command.config)
-    _quieten()
     with layout.claim(command.workdir, command.config) as folders:
         lines = STAGES[command.stage].run(command, folders)
     print("\n".join(lines))
@@ -385,9 +391,10 @@ def _check_names(arguments, config):
         if match is None or match["name"] in names:
             continue
         received = match["name"]
-        inside = [name for name in names if name.startswith(f"{received}.")]
-        close = inside or difflib.get_close_matches(received, names, n=1)
+        close = difflib.get_close_matches(received, names, n=1)
         hint = f"Did you mean config.{close[0]}?" if close else "See --help"
+        if received in config:
+            hint = "Give one of its fields"
         raise UsageError(
             f"Unknown setting. Expected one that {PROGRAM} STAGE --help lists. "
             f"Received: config.{received}. {hint}"
@@ -410,15 +417,9 @@ def _wrong_type(error, config):
         return UsageError(str(error))
     default = dict(settings.flatten(config))[match["name"]]
     return UsageError(
-        f"config.{match['name']} must be {_TYPES[type(default)]}, as "
+        f"config.{match['name']} must be {_TYPES.get(type(default))}, as "
         f"{default!r}. Received: {match['value']!r}"
     )
-
-
-def _quieten():
-    """Keeps start-up messages of TensorFlow out of the output."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ["KERAS_BACKEND"] = "tensorflow"
 
 
 def _help(argv):
@@ -459,8 +460,8 @@ Options:
 Configurations:
 {names}
 
-Exit status: 0 done, {USAGE_STATUS} a mistake in the command or its files (one \
-line says which),
+Exit status: 0 done, {USAGE_STATUS} a mistake in the command or its files, \
+which one line names,
 {INTERRUPTED_STATUS} interrupted, 1 anything else."""
 
 
@@ -481,7 +482,7 @@ def _stage_help(stage, config_name):
         name
         for section in described.sections
         for name in settings.SETTINGS
-        if name.split(".")[0] == section
+        if name.partition(".")[0] == section
     ]
     if shown:
         lines += ["", f"Settings, with the values of --config={config_name}:"]

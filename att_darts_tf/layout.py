@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import fcntl
 import os
 import pathlib
 from collections.abc import Iterator
@@ -85,7 +86,7 @@ class Layout:
 
 @contextlib.contextmanager
 def claim(root: str, config: ml_collections.ConfigDict) -> Iterator[Layout]:
-    """Holds a work directory to one configuration.
+    """Holds a work directory to one configuration and one process.
 
     A new work directory records its configuration; one that another
     configuration made is refused. If the first command fails on a mistake of
@@ -96,26 +97,41 @@ def claim(root: str, config: ml_collections.ConfigDict) -> Iterator[Layout]:
         config: The resolved configuration.
     """
     layout = Layout(pathlib.Path(os.path.abspath(os.path.expanduser(root))))
+    with _lock(layout):
+        new = not layout.config.exists()
+        if new:
+            workdir.write_json(
+                layout.config, workdir.plain(config), format=CONFIG_FORMAT
+            )
+        else:
+            _compare(layout, config)
+        try:
+            yield layout
+        except UsageError:
+            if new:
+                layout.config.unlink(missing_ok=True)
+            raise
+
+
+def _lock(layout: Layout):
     try:
         layout.root.mkdir(parents=True, exist_ok=True)
+        lock = open(layout.root / ".lock", "a")
     except OSError as error:
         raise UsageError(
-            f"Expected a folder that can be made and written at {root}. "
+            f"Expected a folder that can be made and written at {layout.root}. "
             f"Received: {error.strerror}. Choose another --workdir"
         ) from error
-    new = not layout.config.exists()
-    if new:
-        workdir.write_json(
-            layout.config, workdir.plain(config), format=CONFIG_FORMAT
-        )
-    else:
-        _compare(layout, config)
     try:
-        yield layout
-    except UsageError:
-        if new:
-            layout.config.unlink(missing_ok=True)
-        raise
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise UsageError(
+            f"Expected {layout.root} for this process alone. Received: another "
+            "process is working in it. Wait for it, or use another --workdir"
+        ) from error
+    # Closing the file gives the lock back, as the end of a process does.
+    return lock
 
 
 def _compare(layout: Layout, config: ml_collections.ConfigDict) -> None:

@@ -1,6 +1,7 @@
 """What a result was made from, written beside it."""
 
 import importlib.metadata
+import json
 import pathlib
 import platform
 
@@ -38,15 +39,35 @@ def record(folder: pathlib.Path, *, stage: str) -> dict:
     identity = workdir.read_json(
         folder / "identity.json", format=workdir.IDENTITY_FORMAT
     )
+    return _write(folder, stage, identity, folder / "result.json")
+
+
+def record_data(folder: pathlib.Path) -> dict:
+    """Does the same for prepared images, which describe themselves.
+
+    Args:
+        folder: Path of the prepared images.
+    """
+    file = folder / "dataset.json"
+    description = json.loads(file.read_text("utf-8"))
+    made_from = {
+        "config": {"data": description["source"]},
+        "code": workdir.code_fingerprint("data", "errors"),
+    }
+    return _write(folder, "prepare", made_from, file)
+
+
+def _write(folder, stage, made_from, result_file) -> dict:
     file = folder / "lineage.json"
+    result = workdir.digest(result_file)
     if file.exists():
         found = workdir.read_json(file, format=LINEAGE_FORMAT)
-        if found["made_from"] == identity:
+        if (found["made_from"], found["result"]) == (made_from, result):
             return found
-    result = {
+    record = {
         "stage": stage,
-        "made_from": identity,
-        "result": workdir.digest(folder / "result.json"),
+        "made_from": made_from,
+        "result": result,
         "packages": _versions(),
         "machine": {
             "python": platform.python_version(),
@@ -54,8 +75,8 @@ def record(folder: pathlib.Path, *, stage: str) -> dict:
             "processor": platform.machine(),
         },
     }
-    workdir.write_json(file, result, format=LINEAGE_FORMAT)
-    return result
+    workdir.write_json(file, record, format=LINEAGE_FORMAT)
+    return record
 
 
 def _versions() -> dict[str, str]:

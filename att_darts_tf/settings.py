@@ -169,7 +169,7 @@ SETTINGS: dict[str, Setting] = {
     ),
     "data.flip": Setting("mirror half of the training images", _SWITCH),
     "space.location": Setting(
-        "where attention goes: " + ", ".join(search_space.SEARCH_SPACES),
+        "where attention goes in a cell",
         _one_of(tuple(search_space.SEARCH_SPACES)),
     ),
     "engine.deterministic": Setting(
@@ -293,14 +293,26 @@ def validate(config: ml_collections.ConfigDict) -> None:
 
 def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """Returns the configuration as it holds in any current directory."""
-    config = ml_collections.ConfigDict(config)
-    for section, name in (
-        ("data", "name"), ("data", "data_dir"), ("network", "cell")
-    ):
-        value = config[section][name]
-        if isinstance(value, str) and _is_path(value):
-            config[section][name] = os.path.abspath(os.path.expanduser(value))
+    config = config.copy_and_resolve_references().unlock()
+    if config.data.name != "sample" and _is_path(config.data.name):
+        config.data.name = _absolute(config.data.name)
+    if config.data.data_dir:
+        config.data.data_dir = _absolute(config.data.data_dir)
+    cell = config.network.cell
+    if cell and cell not in published.names() and _is_path(cell):
+        config.network.cell = _absolute(cell)
     return config.lock()
+
+
+def from_plain(values: dict[str, Any]) -> ml_collections.ConfigDict:
+    """Returns the configuration that `workdir.plain` made data of."""
+
+    def restore(value):
+        if isinstance(value, dict):
+            return {name: restore(item) for name, item in value.items()}
+        return tuple(value) if isinstance(value, list) else value
+
+    return ml_collections.ConfigDict(restore(values)).lock()
 
 
 def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -336,7 +348,12 @@ def _module_of_file(path: str):
 
 
 def _is_path(value: str) -> bool:
-    return value.startswith("~") or os.sep in value or os.path.exists(value)
+    # A name of TensorFlow Datasets may hold a slash.
+    return value.startswith((".", "~", os.sep)) or os.path.exists(value)
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def _with_hint(error: UsageError, hint: str) -> UsageError:

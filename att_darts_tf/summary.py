@@ -7,11 +7,57 @@ lines as the command line.
 import shlex
 import sys
 
+import ml_collections
+
+from att_darts_tf.engine import workdir
 from att_darts_tf.layout import Layout
 
 
-def prepare(result: dict, folders: Layout) -> list[str]:
-    return [f"Prepared {result} in {folders.data}"]
+def table(config: ml_collections.ConfigDict, folders: Layout) -> list[str]:
+    """Returns what a whole run ends with."""
+
+    def result(folder):
+        return workdir.read_json(
+            folder / "result.json", format=workdir.RESULT_FORMAT
+        )
+
+    rows = []
+    if config.network.cell:
+        rows.append(("Cells", config.network.cell))
+    else:
+        chosen = result(folders.selection)
+        rows += [
+            (f"Candidate, seed {candidate['seed']}", _candidate(candidate))
+            for candidate in chosen["candidates"]
+        ]
+        rows.append(("Chosen", chosen["reason"]))
+        rows.append(("Cells", folders.selected))
+    rows += [
+        ("Parameters", f"{result(folders.training(0))['parameters']:,}"),
+        ("Test accuracy", spread(result(folders.evaluation))),
+        ("SavedModel", folders.model),
+        ("Drawings", folders.report / "{normal,reduce}.{svg,png}"),
+        ("Report", folders.report / "report.html"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    line = "-" * 79
+    return [
+        line,
+        *(f"{name:{width}}  {value}" for name, value in rows),
+        line,
+        *classify_command(folders),
+    ]
+
+
+def prepare(description: dict, folders: Layout) -> list[str]:
+    splits = description["splits"]
+    height, width, channels = description["image_shape"]
+    return [
+        f"{description['name']}: {splits['train']['examples']:,} training and "
+        f"{splits['test']['examples']:,} test images of {height} x {width} x "
+        f"{channels}, {len(description['class_names'])} classes",
+        f"Records: {folders.data}",
+    ]
 
 
 def search(result: dict, folders: Layout) -> list[str]:
@@ -26,7 +72,10 @@ def search(result: dict, folders: Layout) -> list[str]:
 
 def select(result: dict, folders: Layout) -> list[str]:
     return [
-        *_candidates(result),
+        *(
+            f"Seed {candidate['seed']}: {_candidate(candidate)}"
+            for candidate in result["candidates"]
+        ),
         f"Chosen: {result['reason']}",
         f"Cells: {folders.selected}",
     ]
@@ -88,10 +137,9 @@ def classify_command(folders: Layout) -> list[str]:
     ]
 
 
-def _candidates(result: dict) -> list[str]:
-    return [
-        f"Seed {candidate['seed']}: {percent(candidate['validation_accuracy'])}"
-        f" of {candidate['validation_images']:,} held-out images, "
+def _candidate(candidate: dict) -> str:
+    return (
+        f"{percent(candidate['validation_accuracy'])} of "
+        f"{candidate['validation_images']:,} held-out images, "
         f"{candidate['parameters']:,} parameters"
-        for candidate in result["candidates"]
-    ]
+    )

@@ -44,8 +44,14 @@ def all_reduce_sum(tensors):
 def set_determinism(config):
     """Makes TensorFlow give the same bits on every run, if configured.
 
-    Without it sums run in the order in which threads finish. A process cannot
-    take it back, so it belongs before the first step of a stage.
+    Without it sums run in the order in which threads finish. The graph
+    optimizer must not merge additions into `AddN` either: their order would
+    differ from process to process (measured with TensorFlow 2.21, where it
+    costs no time). A process cannot take this back, so it belongs before the
+    first step of a stage. See also `determinism.fan_out`.
     """
     if config.engine.deterministic:
         tf.config.experimental.enable_op_determinism()
+        tf.config.optimizer.set_experimental_options(
+            {"arithmetic_optimization": False}
+        )

@@ -60,7 +60,7 @@ def checked(architecture, location):
     for name, shape in shapes.items():
         try:
             array = np.asarray(architecture[name], dtype="float64")
-        except (TypeError, ValueError) as error:
+        except (OverflowError, TypeError, ValueError) as error:
             raise UsageError(
                 f"Expected numbers as `{name}`. Received: {error}"
             ) from error

@@ -69,12 +69,15 @@ def test_determinism_is_left_alone_unless_asked_for(monkeypatch):
     monkeypatch.setattr(
         tf.config.experimental,
         "enable_op_determinism",
-        lambda: calls.append(True),
+        lambda: calls.append("operations"),
+    )
+    monkeypatch.setattr(
+        tf.config.optimizer, "set_experimental_options", calls.append
     )
     devices.set_determinism(config(deterministic=False))
     assert not calls
     devices.set_determinism(config(deterministic=True))
-    assert calls == [True]
+    assert calls == ["operations", {"arithmetic_optimization": False}]
 
 
 def test_direction_needs_no_replica_context():

@@ -1,0 +1,222 @@
+"""Prepared images: what `run.run_prepare` writes and every stage reads."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from att_darts_tf.data import records
+from att_darts_tf.errors import UsageError
+
+FORMAT = 1
+DESCRIPTION = "dataset.json"
+SPLITS = ("train", "weights", "architecture", "test")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """Images and labels in a fixed order.
+
+    Attributes:
+        images: `uint8` array, `(examples, height, width, channels)`.
+        labels: `int32` array, `(examples,)`.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @functools.cached_property
+    def tensors(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Images and labels in host memory, shared by every epoch."""
+        with tf.device("CPU"):
+            return tf.constant(self.images), tf.constant(self.labels)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PreparedData:
+    """What is known of prepared images, without reading one.
+
+    Attributes:
+        folder: Where they are.
+        name: Name of the data set.
+        image_shape: `(height, width, channels)`.
+        class_names: Names by label.
+        mean: Of each channel of the training images, on the scale where 255
+            is 1.
+        std: Standard deviation on that scale.
+        digest: SHA-256 that changes with any image, label or name, but not
+            with the place they were prepared from.
+    """
+
+    folder: pathlib.Path
+    name: str
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    digest: str
+    _files: dict[str, list[dict[str, Any]]]
+
+    def num_examples(self, name: str) -> int:
+        """Returns how many images a split has."""
+        first, last = self._range_of(name)
+        return last - first
+
+    def split(self, name: str) -> Split:
+        """Reads a split.
+
+        Args:
+            name: String. "train" and "test" are those of the data set.
+                "weights" and "architecture" are the two halves of "train",
+                equal and disjoint; an odd last image is in neither.
+        """
+        first, last = self._range_of(name)
+        parts = [
+            self._read(file)
+            for file in self._files["test" if name == "test" else "train"]
+        ]
+        images, labels = (np.concatenate(arrays) for arrays in zip(*parts))
+        # Copied, so that half of the images does not hold on to all of them.
+        return Split(images[first:last].copy(), labels[first:last].copy())
+
+    def _range_of(self, name) -> tuple[int, int]:
+        if name not in SPLITS:
+            raise ValueError(
+                f"Expected a split of {SPLITS}. Received: {name!r}"
+            )
+        stored = "test" if name == "test" else "train"
+        count = sum(file["examples"] for file in self._files[stored])
+        half = count // 2
+        halves = {"weights": (0, half), "architecture": (half, 2 * half)}
+        return halves.get(name, (0, count))
+
+    def _read(self, file) -> tuple[np.ndarray, np.ndarray]:
+        path = self.folder / file["name"]
+        records.check(path, file["sha256"])
+        images, labels = records.read(path, image_shape=self.image_shape)
+        if len(labels) != file["examples"]:
+            raise UsageError(
+                f"Expected {file['examples']} images in {path}. Received: "
+                f"{len(labels)}. Remove {self.folder} and prepare the images "
+                "again"
+            )
+        return images, labels
+
+
+def load(data_dir: str | os.PathLike) -> PreparedData:
+    """Reads the description of prepared images.
+
+    Args:
+        data_dir: Folder that `run.run_prepare` wrote.
+    """
+    folder = pathlib.Path(data_dir)
+    description = read_description(folder)
+    return PreparedData(
+        folder=folder,
+        name=description["name"],
+        image_shape=tuple(description["image_shape"]),
+        class_names=tuple(description["class_names"]),
+        mean=tuple(description["mean"]),
+        std=tuple(description["std"]),
+        digest=_digest_of(description),
+        _files={
+            name: split["files"]
+            for name, split in description["splits"].items()
+        },
+    )
+
+
+def read_description(folder: pathlib.Path) -> dict[str, Any]:
+    """Returns the content of `dataset.json`, checked."""
+    path = folder / DESCRIPTION
+    try:
+        description = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UsageError(
+            f"Expected prepared images in {folder}. Received: {path}: "
+            f"{error.strerror}. Run the stage `prepare` first"
+        ) from error
+    except ValueError as error:
+        raise UsageError(
+            f"Expected JSON in {path}. Received: {error}. Remove {folder} and "
+            "prepare the images again"
+        ) from error
+    received = None
+    if isinstance(description, dict):
+        received = description.get("format")
+    if received != FORMAT:
+        raise UsageError(
+            f"Expected format {FORMAT} in {path}. Received: format "
+            f"{received!r}. Remove {folder} and prepare the images again, or "
+            "use the version that wrote it"
+        )
+    _check_fields(path, description)
+    return description
+
+
+def check_files(folder: pathlib.Path, description: dict[str, Any]) -> None:
+    """Raises `UsageError` for a file that is missing or damaged."""
+    for split in description["splits"].values():
+        for file in split["files"]:
+            records.check(folder / file["name"], file["sha256"])
+
+
+def _check_fields(path, description) -> None:
+    channels = (description.get("image_shape") or [0])[-1]
+    rules = {
+        "name": lambda value: isinstance(value, str),
+        "image_shape": lambda value: _is_list(value, int, length=3),
+        "class_names": lambda value: _is_list(value, str),
+        "mean": lambda value: _is_list(value, float, length=channels),
+        "std": lambda value: _is_list(value, float, length=channels),
+        "splits": _are_splits,
+        "source": lambda value: isinstance(value, dict),
+    }
+    for field, allows in rules.items():
+        if not allows(description.get(field)):
+            raise UsageError(
+                f"Expected the field `{field}` of {path} as it was written. "
+                f"Received: {str(description.get(field))[:100]}. Remove "
+                f"{path.parent} and prepare the images again"
+            )
+
+
+def _is_list(value, kind, *, length=None) -> bool:
+    return (
+        isinstance(value, list)
+        and all(type(item) is kind for item in value)
+        and length in (None, len(value))
+    )
+
+
+def _are_splits(value) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(value.get(name), dict)
+        and _is_list(value[name].get("files"), dict)
+        and value[name]["files"]
+        and all(
+            isinstance(file.get("name"), str)
+            and isinstance(file.get("sha256"), str)
+            and type(file.get("examples")) is int
+            for file in value[name]["files"]
+        )
+        for name in ("train", "test")
+    )
+
+
+def _digest_of(description) -> str:
+    content = {
+        name: value for name, value in description.items() if name != "source"
+    }
+    return hashlib.sha256(
+        json.dumps(content, sort_keys=True).encode()
+    ).hexdigest()

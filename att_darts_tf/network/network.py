@@ -1,0 +1,578 @@
+"""The network of a genotype, as a Keras model."""
+
+import os
+import pathlib
+import zipfile
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from att_darts_tf.engine import devices, optimizers
+from att_darts_tf.errors import UsageError
+from att_darts_tf.network.cell import Cell
+from att_darts_tf.space import blocks, published
+from att_darts_tf.space.genotype import Genotype
+
+# By the stem, the side of the maps that the auxiliary head pools, and the
+# stride of its pooling.
+_AUXILIARY_POOLING = {"small": (8, 3), "imagenet": (7, 2)}
+
+
+@blocks.serializable
+class SmallStem(keras.layers.Layer):
+    """Convolution and normalisation: the stem for small images.
+
+    Source: Liu et al., 2019; the released code's `NetworkCIFAR`.
+
+    Args:
+        filters: Integer. Output channels.
+
+    Input shape: `(batch, height, width, channels)`.
+    Output shape: pair of twice the same `(batch, height, width, filters)`.
+    """
+
+    def __init__(self, filters, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.convolution = blocks.Convolution(
+            filters, 3, dtype=self.dtype_policy, name="convolution"
+        )
+        self.normalization = blocks.BatchNormalization(
+            dtype=self.dtype_policy, name="normalization"
+        )
+
+    def build(self, input_shape):
+        self.convolution.build(input_shape)
+        self.normalization.build((*input_shape[:-1], self.filters))
+
+    def call(self, inputs):
+        maps = self.normalization(self.convolution(inputs))
+        return maps, maps
+
+    def compute_output_shape(self, input_shape):
+        shape = (*input_shape[:-1], self.filters)
+        return shape, shape
+
+    def get_config(self):
+        return {**super().get_config(), "filters": self.filters}
+
+
+@blocks.serializable
+class LargeStem(keras.layers.Layer):
+    """Three convolutions of stride 2: the stem for images as of ImageNet.
+
+    Source: Liu et al., 2019; the released code's `NetworkImageNet`.
+
+    Args:
+        filters: Integer. Output channels.
+
+    Input shape: `(batch, height, width, channels)`.
+    Output shape: pair `(batch, height / 4, width / 4, filters)` and
+    `(batch, height / 8, width / 8, filters)`, sizes rounded up.
+    """
+
+    def __init__(self, filters, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        policy = self.dtype_policy
+        self.convolutions = [
+            blocks.Convolution(
+                width, 3, 2, dtype=policy, name=f"convolution_{i}"
+            )
+            for i, width in enumerate((filters // 2, filters, filters))
+        ]
+        self.normalizations = [
+            blocks.BatchNormalization(dtype=policy, name=f"normalization_{i}")
+            for i in range(3)
+        ]
+
+    def build(self, input_shape):
+        shape = input_shape
+        for convolution, normalization in zip(
+            self.convolutions, self.normalizations, strict=True
+        ):
+            convolution.build(shape)
+            shape = convolution.compute_output_shape(shape)
+            normalization.build(shape)
+
+    def call(self, inputs):
+        maps = self.normalizations[0](self.convolutions[0](inputs))
+        maps = self.convolutions[1](tf.nn.relu(maps))
+        first = self.normalizations[1](maps)
+        maps = self.convolutions[2](tf.nn.relu(first))
+        return first, self.normalizations[2](maps)
+
+    def compute_output_shape(self, input_shape):
+        shape = (*input_shape[:-1], self.filters)
+        for _ in range(2):
+            shape = blocks.strided_shape(shape, 2)
+        return shape, blocks.strided_shape(shape, 2)
+
+    def get_config(self):
+        return {**super().get_config(), "filters": self.filters}
+
+
+_STEMS = {"small": SmallStem, "imagenet": LargeStem}
+
+
+@blocks.serializable
+class AuxiliaryHead(keras.layers.Layer):
+    """A classifier in the middle of a network, for training only.
+
+    Its kernels fit one size of map; others are brought to it by adaptive
+    averaging.
+
+    Source: Liu et al., 2019; the released code's `AuxiliaryHeadCIFAR` and
+    `AuxiliaryHeadImageNet`, which has no normalisation after its second
+    convolution.
+
+    Args:
+        num_classes: Integer.
+        stem: `"small"` or `"imagenet"`, as in `Network`.
+
+    Input shape: `(batch, height, width, channels)`.
+    Output shape: `(batch, num_classes)`, logits.
+    """
+
+    def __init__(self, num_classes, stem="small", **kwargs):
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+        self.stem = stem
+        self.side, self.stride = _AUXILIARY_POOLING[stem]
+
+    def build(self, input_shape):
+        policy = self.dtype_policy
+        self.squeeze = blocks.Convolution(128, dtype=policy, name="squeeze")
+        self.squeeze.build((None, 2, 2, input_shape[-1]))
+        self.squeeze_normalization = blocks.BatchNormalization(
+            dtype=policy, name="squeeze_normalization"
+        )
+        self.squeeze_normalization.build((None, 2, 2, 128))
+        self.features = blocks.Convolution(
+            768, 2, padding="valid", dtype=policy, name="features"
+        )
+        self.features.build((None, 2, 2, 128))
+        self.features_normalization = None
+        if self.stem == "small":
+            self.features_normalization = blocks.BatchNormalization(
+                dtype=policy, name="features_normalization"
+            )
+            self.features_normalization.build((None, 1, 1, 768))
+        self.classifier = blocks.dense(
+            self.num_classes, 768, dtype=policy, name="classifier"
+        )
+
+    def call(self, inputs):
+        maps = adaptive_average_pool(tf.nn.relu(inputs), size=self.side)
+        maps = tf.nn.avg_pool2d(maps, 5, self.stride, "VALID")
+        maps = tf.nn.relu(self.squeeze_normalization(self.squeeze(maps)))
+        maps = self.features(maps)
+        if self.features_normalization is not None:
+            maps = self.features_normalization(maps)
+        return self.classifier(tf.nn.relu(maps)[:, 0, 0])
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.num_classes)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "stem": self.stem,
+        }
+
+
+@blocks.serializable
+class Network(keras.Model):
+    """A stack of a genotype's cells with a classifier.
+
+    Cells `cells // 3` and `2 * cells // 3` are reduction cells, with twice the
+    channels from there on.
+
+    Source: Nakai et al., 2020; Liu et al., 2019,
+    https://arxiv.org/abs/1806.09055, section 3.
+
+    Args:
+        genotype: `Genotype`, or its JSON.
+        num_classes: Integer.
+        channels: Integer. Channels of the states of the first cells.
+        cells: Integer. Number of cells, at least 3.
+        auxiliary: Boolean. Whether the network has an auxiliary head, which
+            takes part in training only.
+        drop_path: Float in [0, 1). Probability of dropping an edge that
+            `set_progress(1.0)` would set; 0 builds none.
+        stem: `"small"`, or `"imagenet"` for large images.
+
+    Input shape: `(batch, height, width, channels)`, normalised images.
+    Output shape: `(batch, num_classes)`, logits; a pair of such with
+    `auxiliary=True`.
+
+    Example:
+
+    ```python
+    network = Network.from_genotype(
+        "att_darts", image_shape=(32, 32, 3), num_classes=10
+    )
+    network.compile(optimizers.SGD(0.025, momentum=0.9))
+    network.fit(batches_of_images_and_labels, epochs=2)
+    ```
+    """
+
+    def __init__(
+        self,
+        genotype,
+        num_classes,
+        channels=36,
+        cells=20,
+        auxiliary=False,
+        drop_path=0.0,
+        stem="small",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if isinstance(genotype, str):
+            genotype = Genotype.from_json(genotype)
+        _check("cells", cells, least=3)
+        _check("channels", channels, least=1)
+        _check("num_classes", num_classes, least=1)
+        if not 0 <= drop_path < 1:
+            raise ValueError(
+                "`drop_path` must lie in [0, 1). Received: "
+                f"drop_path={drop_path!r}"
+            )
+        if stem not in _STEMS:
+            raise ValueError(
+                f"`stem` must be one of {sorted(_STEMS)}. Received: "
+                f"stem={stem!r}"
+            )
+        self.genotype = genotype
+        self.num_classes = num_classes
+        self.channels = channels
+        self.auxiliary = auxiliary
+        self.drop_path = drop_path
+        self.stem_name = stem
+        self.image_shape = None
+        policy = self.dtype_policy
+        multiplier = 3 if stem == "small" else 1
+        self.stem = _STEMS[stem](
+            multiplier * channels, dtype=policy, name="stem"
+        )
+        reductions = (cells // 3, 2 * cells // 3)
+        self.cells = []
+        previous_reduction = stem == "imagenet"
+        for i in range(cells):
+            reduction = i in reductions
+            if reduction:
+                channels *= 2
+            self.cells.append(
+                Cell(
+                    genotype.reduce if reduction else genotype.normal,
+                    channels,
+                    reduction,
+                    previous_reduction,
+                    dtype=policy,
+                    name=f"cell_{i}",
+                )
+            )
+            previous_reduction = reduction
+        self.auxiliary_after = reductions[1]
+        self.auxiliary_head = None
+        if auxiliary:
+            self.auxiliary_head = AuxiliaryHead(
+                num_classes, stem, dtype=policy, name="auxiliary_head"
+            )
+        self.seed_generator = keras.random.SeedGenerator()
+        self.drop_probability = self.add_weight(
+            name="drop_probability",
+            shape=(),
+            initializer="zeros",
+            trainable=False,
+        )
+        self.loss_tracker = keras.metrics.Mean(name="loss")
+        self.accuracy_tracker = keras.metrics.SparseCategoricalAccuracy(
+            name="accuracy"
+        )
+
+    @classmethod
+    def from_genotype(cls, genotype, *, image_shape, num_classes, **options):
+        """Returns a built network.
+
+        Args:
+            genotype: `Genotype`, the name of a published cell, or the path of
+                a genotype file.
+            image_shape: `(height, width, channels)`.
+            num_classes: Integer.
+            **options: Further arguments of `Network`.
+        """
+        if not isinstance(genotype, Genotype):
+            genotype = published.resolve(genotype)
+        network = cls(genotype, num_classes, **options)
+        network.build((None, *image_shape))
+        return network
+
+    def build(self, input_shape):
+        self.image_shape = tuple(input_shape[1:])
+        self.stem.build(input_shape)
+        shapes = list(self.stem.compute_output_shape(input_shape))
+        for i, cell in enumerate(self.cells):
+            cell.build(shapes)
+            shapes = [shapes[1], cell.compute_output_shape(shapes)]
+            if i == self.auxiliary_after and self.auxiliary_head is not None:
+                self.auxiliary_head.build(shapes[1])
+        self.classifier = blocks.dense(
+            self.num_classes,
+            shapes[1][-1],
+            # Logits stay in full precision under a mixed policy.
+            dtype=self.variable_dtype,
+            name="classifier",
+        )
+        self.built = True
+
+    def call(self, inputs, training=False, auxiliary=False):
+        """`auxiliary` asks for the auxiliary head's logits too."""
+        keep = self._draw_keep(tf.shape(inputs)[0]) if training else None
+        previous, maps = self.stem(inputs)
+        first = 0
+        auxiliary_logits = None
+        for i, cell in enumerate(self.cells):
+            scales = None
+            if keep is not None:
+                scales = keep[:, first : first + cell.num_droppable]
+                first += cell.num_droppable
+            previous, maps = maps, cell([previous, maps], keep=scales)
+            if auxiliary and i == self.auxiliary_after:
+                auxiliary_logits = self.auxiliary_head(maps)
+        logits = self.classifier(tf.reduce_mean(maps, (1, 2)))
+        return (logits, auxiliary_logits) if auxiliary else logits
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.num_classes)
+
+    def set_progress(self, fraction):
+        """Sets drop path's probability to `fraction` of `drop_path`.
+
+        Args:
+            fraction: Float. Epochs done, as a share of all.
+        """
+        self.drop_probability.assign(self.drop_path * fraction)
+
+    def compile(
+        self,
+        optimizer,
+        clip_norm=5.0,
+        weight_decay=3e-4,
+        auxiliary_weight=0.4,
+        **kwargs,
+    ):
+        """Prepares a built network for `fit` and `evaluate`.
+
+        Args:
+            optimizer: Keras optimizer, without clipping and decay of its own.
+            clip_norm: Float, the largest global norm of the gradient, or
+                `None`.
+            weight_decay: Float, added to the clipped gradient as an L2 term.
+            auxiliary_weight: Float. Share of the auxiliary head's loss.
+            **kwargs: `run_eagerly`, `steps_per_execution`, as in
+                `keras.Model.compile`.
+        """
+        if not self.built:
+            raise ValueError(
+                "A network must be built before it is compiled. Received: a "
+                "new one. Make it with `Network.from_genotype`, or call "
+                "`build` first"
+            )
+        # XLA would spend minutes before the first step on a CPU.
+        super().compile(optimizer=optimizer, **{"jit_compile": False, **kwargs})
+        self.optimizer.build(self.trainable_variables)
+        self.clip_norm = clip_norm
+        self.weight_decay = weight_decay
+        self.auxiliary_weight = auxiliary_weight
+
+    def get_compile_config(self):
+        return {
+            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
+            "clip_norm": self.clip_norm,
+            "weight_decay": self.weight_decay,
+            "auxiliary_weight": self.auxiliary_weight,
+        }
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+    def train_step(self, data):
+        images, labels = data
+        variables = self.trainable_variables
+        with tf.GradientTape() as tape:
+            outputs = self(images, training=True, auxiliary=self.auxiliary)
+            logits, *auxiliary = outputs if self.auxiliary else [outputs]
+            loss = cross_entropy(labels, logits)
+            for auxiliary_logits in auxiliary:
+                loss += self.auxiliary_weight * cross_entropy(
+                    labels, auxiliary_logits
+                )
+            share = loss / devices.num_replicas()
+        gradients = tape.gradient(share, [v.value for v in variables])
+        directions = optimizers.update_direction(
+            gradients,
+            variables,
+            clip_norm=self.clip_norm,
+            weight_decay=self.weight_decay,
+        )
+        self.optimizer.apply(directions, variables)
+        return self._update_metrics(labels, logits, loss)
+
+    def test_step(self, data):
+        images, labels = data
+        logits = self(images, training=False)
+        return self._update_metrics(
+            labels, logits, cross_entropy(labels, logits)
+        )
+
+    def num_parameters(self, *, auxiliary=False):
+        """Returns the number of trained weights.
+
+        Args:
+            auxiliary: Boolean. Whether to count the auxiliary head, which
+                published figures leave out.
+        """
+        counted = {
+            id(variable): int(np.prod(variable.shape))
+            for variable in self.trainable_variables
+        }
+        if not auxiliary and self.auxiliary_head is not None:
+            for variable in self.auxiliary_head.trainable_variables:
+                del counted[id(variable)]
+        return sum(counted.values())
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "genotype": self.genotype.to_json(),
+            "num_classes": self.num_classes,
+            "channels": self.channels,
+            "cells": len(self.cells),
+            "auxiliary": self.auxiliary,
+            "drop_path": self.drop_path,
+            "stem": self.stem_name,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+    def _draw_keep(self, batch):
+        # One draw a step for all edges: each is a column.
+        edges = sum(cell.num_droppable for cell in self.cells)
+        if self.drop_path == 0 or edges == 0:
+            return None
+        share = 1.0 - tf.convert_to_tensor(self.drop_probability)
+        draws = tf.random.stateless_uniform(
+            (batch, edges), self.seed_generator.next(), dtype=share.dtype
+        )
+        return tf.cast(tf.floor(share + draws) / share, self.compute_dtype)
+
+    def _update_metrics(self, labels, logits, loss):
+        self.loss_tracker.update_state(loss, sample_weight=tf.size(labels))
+        self.accuracy_tracker.update_state(labels, logits)
+        return {
+            "loss": self.loss_tracker.result(),
+            "accuracy": self.accuracy_tracker.result(),
+        }
+
+
+def load(path):
+    """Reads a network that `Network.save` wrote.
+
+    Args:
+        path: Path of a `.keras` file.
+
+    Returns:
+        A compiled `Network` with its weights and its optimizer's state.
+    """
+    path = pathlib.Path(path)
+    try:
+        network = keras.saving.load_model(path)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UsageError(
+            f"Expected a trained network in {path}. Received: "
+            f"{_first_line(error)}. Train it again, or name another"
+        ) from error
+    if not isinstance(network, Network):
+        raise UsageError(
+            f"Expected a trained network of att-darts in {path}. Received: a "
+            f"{type(network).__name__}. Name another file"
+        )
+    return network
+
+
+def save(network, path):
+    """Writes a network as a `.keras` file, whole or not at all."""
+    path = pathlib.Path(path)
+    unfinished = path.with_name(f".{path.stem}-{os.getpid()}.keras")
+    try:
+        try:
+            network.save(unfinished)
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"Expected to write {path}. Received: {error.strerror or error}. "
+            "Make room or choose a folder that can be written"
+        ) from error
+
+
+def adaptive_average_pool(inputs, *, size):
+    """Averages maps to a given size, whatever theirs.
+
+    Output pixel `i` of `size` averages the input pixels from
+    `floor(i * height / size)` to `ceil((i + 1) * height / size)`.
+
+    Source: `torch.nn.AdaptiveAvgPool2d`.
+
+    Args:
+        inputs: Tensor of shape `(batch, height, width, channels)`.
+        size: Integer. Height and width of the result.
+    """
+    outputs = inputs
+    for axis in (1, 2):
+        side = inputs.shape[axis]
+        if side == size:
+            continue
+        weights = np.zeros((side, size))
+        for i in range(size):
+            first, last = i * side // size, -(-(i + 1) * side // size)
+            weights[first:last, i] = 1.0 / (last - first)
+        # The contracted axis becomes the last, and goes back to its place.
+        pooled = tf.tensordot(
+            outputs, tf.constant(weights, outputs.dtype), [[axis], [0]]
+        )
+        order = [0, 1, 2]
+        order.insert(axis, 3)
+        outputs = tf.transpose(pooled, order)
+    return outputs
+
+
+def cross_entropy(labels, logits):
+    """Returns the mean cross entropy of a batch.
+
+    Args:
+        labels: Integer tensor of shape `(batch,)`.
+        logits: Float tensor of shape `(batch, num_classes)`.
+    """
+    return tf.reduce_mean(
+        tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    )
+
+
+def _check(name, value, *, least):
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(
+            f"`{name}` must be an integer of at least {least}. Received: "
+            f"{name}={value!r}"
+        )
+
+
+def _first_line(error):
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,234 @@
+"""Stages: candidates -> the best cells; cells -> a trained network."""
+
+import json
+import os
+import pathlib
+
+import ml_collections
+
+from att_darts_tf.data import prepared
+from att_darts_tf.engine import workdir
+from att_darts_tf.errors import UsageError
+from att_darts_tf.network import evaluate, trainer
+from att_darts_tf.network import network as network_module
+from att_darts_tf.space import published
+from att_darts_tf.space.genotype import Genotype
+
+# All candidates begin alike and see the same batches: what differs is cells.
+_SELECTION_SEED = 0
+
+
+def run_selection(
+    config: ml_collections.ConfigDict,
+    *,
+    data_dir: str | os.PathLike,
+    genotypes: list[str | os.PathLike],
+    output_dir: str | os.PathLike,
+) -> dict:
+    """Trains every candidate briefly and keeps the best.
+
+    Candidates are trained on the weight half of the training images and
+    judged on the other; the test split plays no part.
+
+    Source: Liu et al., 2019, https://arxiv.org/abs/1806.09055, section 3.1.
+
+    Args:
+        config: The resolved configuration; `config.selection` is the recipe.
+        data_dir: Folder of the prepared images.
+        genotypes: Genotype files, one for each of `config.search.seeds`.
+        output_dir: Folder of the result and of the chosen `genotype.json`.
+
+    Returns:
+        `candidates`, the index that was `chosen`, and the `reason`.
+    """
+    seeds = config.search.seeds
+    if len(genotypes) != len(seeds):
+        raise UsageError(
+            f"Expected one genotype for each of the seeds {tuple(seeds)}. "
+            f"Received: {len(genotypes)}. Name as many, or change "
+            "config.search.seeds"
+        )
+    data = prepared.load(data_dir)
+    cells = [Genotype.read(path) for path in genotypes]
+    identity = _identity(
+        config,
+        "selection",
+        data=data,
+        seeds=list(seeds),
+        genotypes=[json.loads(each.to_json()) for each in cells],
+    )
+    with workdir.StageFolder(output_dir, identity=identity) as folder:
+        result = folder.result()
+        if result is not None:
+            return result
+        candidates = []
+        for i, (file, genotype, seed) in enumerate(
+            zip(genotypes, cells, seeds, strict=True)
+        ):
+            judged = _judge_candidate(
+                config,
+                data=data,
+                genotype=genotype,
+                output_dir=folder.path / f"candidate-{i}",
+                label=f"selection, candidate {i + 1} of {len(cells)}",
+            )
+            candidates.append(
+                {"genotype_file": str(file), "seed": seed, **judged}
+            )
+        chosen = choose(candidates)
+        cells[chosen].write(folder.path / "genotype.json")
+        return folder.finish(
+            {
+                "candidates": candidates,
+                "chosen": chosen,
+                "reason": explain(candidates, chosen),
+            }
+        )
+
+
+def choose(candidates: list[dict]) -> int:
+    """Returns the index of the most accurate; a tie goes to the lower seed."""
+    return min(
+        range(len(candidates)),
+        key=lambda i: (
+            -candidates[i]["validation_accuracy"],
+            candidates[i]["seed"],
+        ),
+    )
+
+
+def explain(candidates: list[dict], chosen: int) -> str:
+    """Returns in a sentence why a candidate was chosen."""
+    best = candidates[chosen]
+    if len(candidates) == 1:
+        return f"seed {best['seed']}, the only candidate"
+    others = [c for i, c in enumerate(candidates) if i != chosen]
+    second = others[choose(others)]
+    figures = [
+        f"{100 * candidate['validation_accuracy']:.2f} %"
+        for candidate in (best, second)
+    ]
+    of = f"on {best['validation_images']:,} images not trained on"
+    if best["validation_accuracy"] == second["validation_accuracy"]:
+        return (
+            f"seed {best['seed']}, the lowest seed with the highest "
+            f"validation accuracy, {figures[0]} {of}"
+        )
+    return (
+        f"seed {best['seed']}, the highest validation accuracy, {figures[0]} "
+        f"{of}; next is seed {second['seed']} with {figures[1]}"
+    )
+
+
+def run_training(
+    config: ml_collections.ConfigDict,
+    *,
+    data_dir: str | os.PathLike,
+    genotype: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    seed: int,
+) -> dict:
+    """Trains the network of a genotype on the full training split.
+
+    Args:
+        config: The resolved configuration; `config.network` is the recipe.
+        data_dir: Folder of the prepared images.
+        genotype: Path of a genotype file, or the name of a published cell.
+        output_dir: Folder of the result and of `model.keras`, the network
+            after its last epoch.
+        seed: Integer.
+
+    Returns:
+        `seed`, `parameters` (without auxiliary head),
+        `parameters_with_auxiliary`, `train_accuracy` and `train_loss` of the
+        last epoch (with augmentation), `epochs` and `seconds`.
+    """
+    data = prepared.load(data_dir)
+    cells = published.resolve(genotype)
+    identity = _identity(
+        config,
+        "network",
+        data=data,
+        seed=seed,
+        genotype=json.loads(cells.to_json()),
+    )
+    with workdir.StageFolder(output_dir, identity=identity) as folder:
+        result = folder.result()
+        if result is not None:
+            return result
+        network, history = trainer.train(
+            config,
+            config.network,
+            data=data,
+            split=data.split("train"),
+            genotype=cells,
+            seed=seed,
+            folder=folder.path,
+            label=f"training, seed {seed}",
+        )
+        network_module.save(network, folder.path / "model.keras")
+        return folder.finish(
+            {
+                "seed": seed,
+                "parameters": network.num_parameters(),
+                "parameters_with_auxiliary": network.num_parameters(
+                    auxiliary=True
+                ),
+                "train_accuracy": history[-1]["accuracy"],
+                "train_loss": history[-1]["loss"],
+                "epochs": len(history),
+                "seconds": _total_seconds(history),
+            }
+        )
+
+
+def _judge_candidate(
+    config, *, data, genotype, output_dir: pathlib.Path, label
+) -> dict:
+    identity = _identity(
+        config,
+        "selection",
+        data=data,
+        genotype=json.loads(genotype.to_json()),
+    )
+    with workdir.StageFolder(output_dir, identity=identity) as folder:
+        result = folder.result()
+        if result is not None:
+            return result
+        network, history = trainer.train(
+            config,
+            config.selection,
+            data=data,
+            split=data.split("weights"),
+            genotype=genotype,
+            seed=_SELECTION_SEED,
+            folder=folder.path,
+            label=label,
+        )
+        split = data.split("architecture")
+        accuracy, loss = evaluate.judge(network, data=data, split=split)
+        return folder.finish(
+            {
+                "validation_accuracy": accuracy,
+                "validation_loss": loss,
+                "validation_images": len(split),
+                "train_accuracy": history[-1]["accuracy"],
+                "parameters": network.num_parameters(),
+                "seconds": _total_seconds(history),
+            }
+        )
+
+
+def _identity(config, section, *, data, **more) -> dict:
+    augmentation = {name: config.data[name] for name in ("padding", "flip")}
+    return workdir.identity(
+        config,
+        sections=("engine", section),
+        packages=evaluate.PACKAGES,
+        data={"digest": data.digest, **augmentation},
+        **more,
+    )
+
+
+def _total_seconds(history) -> float:
+    return sum(epoch["seconds"] for epoch in history)

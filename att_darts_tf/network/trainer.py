@@ -1,0 +1,119 @@
+"""Trains a network by a recipe: the `selection` or `network` configuration."""
+
+import pathlib
+
+import keras
+import ml_collections
+
+from att_darts_tf.data import input_pipeline, prepared
+from att_darts_tf.engine import callbacks, devices, optimizers, training
+from att_darts_tf.network.network import Network
+from att_darts_tf.space.genotype import Genotype
+
+
+class DropPathSchedule(keras.callbacks.Callback):
+    """Raises drop path's probability in proportion to the epochs done.
+
+    Source: Liu et al., 2019; the released code's
+    `drop_path_prob * epoch / epochs`.
+    """
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.model.set_progress(epoch / self.params["epochs"])
+
+
+def make_network(
+    recipe: ml_collections.ConfigDict,
+    *,
+    data: prepared.PreparedData,
+    genotype: Genotype,
+) -> Network:
+    """Returns a new network for a recipe, ready to be trained."""
+    network = Network.from_genotype(
+        genotype,
+        image_shape=data.image_shape,
+        num_classes=len(data.class_names),
+        channels=recipe.channels,
+        cells=recipe.cells,
+        auxiliary=recipe.auxiliary_weight > 0,
+        drop_path=recipe.drop_path,
+    )
+    network.compile(
+        optimizers.SGD(recipe.learning_rate, momentum=recipe.momentum),
+        clip_norm=recipe.clip_norm,
+        weight_decay=recipe.weight_decay,
+        auxiliary_weight=recipe.auxiliary_weight,
+    )
+    return network
+
+
+def train(
+    config: ml_collections.ConfigDict,
+    recipe: ml_collections.ConfigDict,
+    *,
+    data: prepared.PreparedData,
+    split: prepared.Split,
+    genotype: Genotype,
+    seed: int,
+    folder: pathlib.Path,
+    label: str,
+) -> tuple[Network, list[dict]]:
+    """Trains a network from scratch, or goes on with it.
+
+    Args:
+        config: The whole configuration.
+        recipe: Its part that says how to train.
+        data: Description of the prepared images.
+        split: The images to train on.
+        genotype: The cells.
+        seed: Of initial weights, order, augmentation and drop path.
+        folder: Path of checkpoints and records.
+        label: What progress calls the training.
+
+    Returns:
+        The trained network and its history, as `training.fit` returns it.
+    """
+    devices.set_determinism(config)
+    keras.utils.set_random_seed(seed)
+    with devices.strategy(config).scope():
+        network = make_network(recipe, data=data, genotype=genotype)
+
+    def dataset_for(epoch, first_step):
+        return input_pipeline.training_batches(
+            split,
+            batch_size=recipe.batch_size,
+            epoch=epoch,
+            first_step=first_step,
+            seed=seed,
+            mean=data.mean,
+            std=data.std,
+            padding=config.data.padding,
+            flip=config.data.flip,
+            cutout=recipe.cutout,
+        )
+
+    def rate(epoch):
+        return optimizers.cosine_rate(
+            epoch,
+            epochs=recipe.epochs,
+            first=recipe.learning_rate,
+            last=recipe.final_learning_rate,
+        )
+
+    history = training.fit(
+        network,
+        dataset_for=dataset_for,
+        epochs=recipe.epochs,
+        steps_per_epoch=input_pipeline.steps_per_epoch(
+            len(split), recipe.batch_size
+        ),
+        folder=folder,
+        checkpoint_steps=config.engine.checkpoint_steps,
+        callbacks=[
+            callbacks.RateSchedule(rate),
+            DropPathSchedule(),
+            callbacks.Progress(label),
+            callbacks.TensorBoard(folder / "tensorboard"),
+        ],
+    )
+    return network, history

@@ -1,0 +1,1 @@
+"""One component a stage: unpack artifacts, call one function, publish."""

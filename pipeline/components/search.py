@@ -1,0 +1,49 @@
+"""Records -> a pair of cells."""
+
+from kfp import dsl
+
+from att_darts_tf.pipeline.image import IMAGE
+
+
+@dsl.component(
+    base_image=IMAGE, packages_to_install=[], install_kfp_package=False
+)
+def search(
+    config: str,
+    workdir: str,
+    seed: int,
+    records: dsl.Input[dsl.Dataset],
+    cells: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+):
+    """Searches for a pair of cells.
+
+    Args:
+        config: The resolved configuration as JSON: the cache key must see it.
+        workdir: Stable folder of the run, so that a restart resumes.
+        seed: Seed of the search.
+        records: Prepared images.
+        cells: The derived genotype.
+        metrics: Supernet accuracy on both halves.
+    """
+    from att_darts_tf import lineage
+    from att_darts_tf.pipeline import task
+
+    with task.begin(config, workdir) as (settings, folders):
+        from att_darts_tf.search import run
+
+        folder = folders.search(seed)
+        result = run.run_search(
+            settings, data_dir=records.path, output_dir=folder, seed=seed
+        )
+        found = folders.found(seed)
+        task.publish(cells, found, content=found)
+        task.log(
+            metrics,
+            folder / "result.json",
+            {
+                name: result[name]
+                for name in ("architecture_accuracy", "train_accuracy")
+            },
+        )
+        lineage.record(folder, stage="search")

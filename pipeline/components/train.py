@@ -1,0 +1,55 @@
+"""Cells -> a trained network."""
+
+from kfp import dsl
+
+from att_darts_tf.pipeline.image import IMAGE
+
+
+@dsl.component(
+    base_image=IMAGE, packages_to_install=[], install_kfp_package=False
+)
+def train(
+    config: str,
+    workdir: str,
+    repeat: int,
+    records: dsl.Input[dsl.Dataset],
+    network: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+    cells: dsl.Input[dsl.Artifact] = None,
+):
+    """Trains the network of a pair of cells from scratch.
+
+    Args:
+        config: The resolved configuration as JSON: the cache key must see it.
+        workdir: Stable folder of the run, so that a restart resumes.
+        repeat: Number of the training, and its seed.
+        records: Prepared images.
+        network: The trained network.
+        metrics: Accuracy and loss on the training split, and parameters.
+        cells: The genotype; without it, the cells that the configuration
+            names.
+    """
+    from att_darts_tf import lineage
+    from att_darts_tf.pipeline import task
+
+    with task.begin(config, workdir) as (settings, folders):
+        from att_darts_tf.network import run
+
+        folder = folders.training(repeat)
+        result = run.run_training(
+            settings,
+            data_dir=records.path,
+            genotype=cells.path if cells else settings.network.cell,
+            output_dir=folder,
+            seed=repeat,
+        )
+        task.publish(network, folder, content=folders.trained(repeat))
+        task.log(
+            metrics,
+            folder / "result.json",
+            {
+                name: result[name]
+                for name in ("train_accuracy", "train_loss", "parameters")
+            },
+        )
+        lineage.record(folder, stage="train")

@@ -1,0 +1,317 @@
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from att_darts_tf.data import datasets, prepared, run, statistics
+from att_darts_tf.errors import UsageError
+from tests.data import toy
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+FILES = {
+    "dataset.json",
+    "test-00000-of-00001.tfrecord",
+    "train-00000-of-00001.tfrecord",
+}
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def refusal(config, folder):
+    with pytest.raises(UsageError) as caught:
+        run.run_prepare(config, output_dir=folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_sample_is_prepared_with_the_published_statistics(tmp_path):
+    config = toy.config("sample", image_size=(32, 32))
+    result = run.run_prepare(config, output_dir=tmp_path / "deep" / "data")
+    data = prepared.load(tmp_path / "deep" / "data")
+    assert data.image_shape == (32, 32, 3) and len(data.class_names) == 10
+    # CIFAR-10, as the released code normalises.
+    assert data.mean == (0.49139968, 0.48215827, 0.44653124)
+    assert data.std == (0.24703233, 0.24348505, 0.26158768)
+    assert result["normalisation"] == "published"
+    train, test = data.split("train"), data.split("test")
+    assert np.bincount(train.labels).tolist() == [150] * 10
+    assert np.bincount(test.labels).tolist() == [50] * 10
+    # Both halves of the demo's search see every class.
+    for name in ("weights", "architecture"):
+        assert np.bincount(data.split(name).labels).min() > 50
+
+
+@pytest.mark.parametrize("changes", [{"channels": 1}, {"image_size": (16, 16)}])
+def test_published_statistics_are_for_the_original_images_only(
+    tmp_path, changes
+):
+    config = toy.config("sample", **{"image_size": (32, 32), **changes})
+    result = run.run_prepare(config, output_dir=tmp_path)
+    train = prepared.load(tmp_path).split("train").images / 255
+    assert result["normalisation"] == "training images"
+    np.testing.assert_allclose(result["mean"], train.mean((0, 1, 2)))
+    np.testing.assert_allclose(result["std"], train.std((0, 1, 2)))
+
+
+def test_a_folder_named_like_a_published_dataset_has_its_own_statistics(
+    tmp_path,
+):
+    root = tmp_path / "cifar10"
+    toy.write_folder(root, shape=(32, 32, 3))
+    config = toy.config(root, image_size=(32, 32))
+    result = run.run_prepare(config, output_dir=tmp_path / "data")
+    assert result["normalisation"] == "training images"
+    assert tuple(result["mean"]) != statistics.PUBLISHED["cifar10"].mean
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 3), (28, 28, 1), (20, 33, 3)])
+def test_a_folder_of_any_shape_goes_through_unchanged(tmp_path, shape):
+    written = toy.write_folder(tmp_path / "images", count=20, shape=shape)
+    config = toy.config(tmp_path / "images", image_size=shape[:2])
+    result = run.run_prepare(config, output_dir=tmp_path / "data")
+    data = prepared.load(tmp_path / "data")
+    assert data.image_shape == shape
+    received = set()
+    for name in ("train", "test"):
+        split = data.split(name)
+        assert result["splits"][name]["examples"] == len(split)
+        histogram = result["splits"][name]["examples_per_class"]
+        assert histogram == np.bincount(split.labels, minlength=2).tolist()
+        received |= {
+            (image.tobytes(), data.class_names[label])
+            for image, label in zip(split.images, split.labels)
+        }
+    assert received == {
+        (image.tobytes(), path.split("/")[0]) for path, image in written.items()
+    }
+
+
+def test_statistics_come_from_training_images_only(tmp_path):
+    root = tmp_path / "images"
+    for index, value in enumerate((0, 255)):
+        image = np.full((8, 8, 1), value, np.uint8)
+        toy.write_image(root / "train" / f"class {index}" / "1.png", image)
+        white = np.full((8, 8, 1), 255, np.uint8)
+        toy.write_image(root / "test" / f"class {index}" / "1.png", white)
+    result = run.run_prepare(toy.config(root), output_dir=tmp_path / "data")
+    # By hand: half of the pixels 0, half of them 1.
+    assert result["mean"] == [0.5] and result["std"] == [0.5]
+
+
+def test_a_tensorflow_dataset_is_prepared(tmp_path, toy_datasets):
+    config = toy.config()
+    config.data = toy_datasets("toy_grey", image_size=(28, 28))
+    result = run.run_prepare(config, output_dir=tmp_path)
+    data = prepared.load(tmp_path)
+    assert data.name == "toy_grey"
+    assert data.class_names == ("circle", "square", "star")
+    assert data.image_shape == (28, 28, 1)
+    assert data.num_examples("train") + data.num_examples("test") == 40
+    assert result["normalisation"] == "training images"
+
+
+def test_two_runs_write_the_same_bytes(tmp_path):
+    toy.write_folder(tmp_path / "images")
+    config = toy.config(tmp_path / "images")
+    for name in ("one", "two"):
+        run.run_prepare(config, output_dir=tmp_path / name)
+    first = contents(tmp_path / "one")
+    assert set(first) == FILES
+    assert first == contents(tmp_path / "two")
+
+
+def test_the_result_is_the_description(tmp_path):
+    toy.write_folder(tmp_path / "images")
+    config = toy.config(tmp_path / "images")
+    result = run.run_prepare(config, output_dir=tmp_path / "data")
+    text = (tmp_path / "data" / "dataset.json").read_text()
+    assert json.loads(text) == result
+    assert result["format"] == 1
+    assert result["source"]["name"] == str(tmp_path / "images")
+
+
+class TestAgain:
+    @pytest.fixture(autouse=True)
+    def prepare(self, tmp_path, monkeypatch):
+        self.images, self.folder = tmp_path / "images", tmp_path / "data"
+        toy.write_folder(self.images)
+        self.config = toy.config(self.images)
+        self.result = run.run_prepare(self.config, output_dir=self.folder)
+        self.collected = []
+        collect = run.collect
+
+        def recorded(source, split, **options):
+            self.collected.append(split)
+            return collect(source, split, **options)
+
+        monkeypatch.setattr(run, "collect", recorded)
+
+    def again(self):
+        return run.run_prepare(self.config, output_dir=self.folder)
+
+    def test_what_is_done_is_returned_at_once(self):
+        assert self.again() == self.result
+        assert not self.collected
+
+    def test_augmentation_does_not_count(self):
+        self.config.data.padding = 0
+        self.config.data.flip = False
+        assert self.again() == self.result
+        assert not self.collected
+
+    @pytest.mark.parametrize(
+        "changes",
+        [{"image_size": (9, 8)}, {"channels": 1}, {"test_fraction": 0.5}],
+    )
+    def test_other_settings_prepare_anew(self, changes):
+        self.config.data.update(changes)
+        result = self.again()
+        assert self.collected == ["train", "test"]
+        assert result != self.result
+
+    def test_another_image_in_the_folder_prepares_anew(self):
+        toy.write_image(self.images / "cat" / "new.png", toy.images(1)[0])
+        result = self.again()
+        assert self.collected
+        assert result["splits"] != self.result["splits"]
+
+    @pytest.mark.parametrize("name", sorted(FILES - {"dataset.json"}))
+    @pytest.mark.parametrize("missing", [False, True])
+    def test_a_missing_or_damaged_file_is_made_good(self, name, missing):
+        before = contents(self.folder)
+        path = self.folder / name
+        path.unlink() if missing else path.write_bytes(b"damaged")
+        assert self.again() == self.result
+        assert contents(self.folder) == before
+
+    def test_an_unknown_format_is_not_written_over(self):
+        path = self.folder / "dataset.json"
+        path.write_text(json.dumps({**self.result, "format": 7}))
+        before = contents(self.folder)
+        message = refusal(self.config, self.folder)
+        assert "format 1" in message and "format 7" in message
+        assert contents(self.folder) == before
+
+    def test_a_failed_run_leaves_nothing_that_looks_done(self):
+        (self.images / "cat" / "broken.png").write_bytes(b"broken")
+        assert "broken.png" in refusal(self.config, self.folder)
+        assert not (self.folder / "dataset.json").exists()
+        (self.images / "cat" / "broken.png").unlink()
+        assert self.again() == self.result
+
+
+def test_after_a_kill_in_the_middle_of_writing_a_run_starts_afresh(tmp_path):
+    toy.write_folder(tmp_path / "images")
+    script = """
+import os, signal, sys
+from att_darts_tf.data import records, run
+from tests.data import toy
+
+write = records.write
+
+def killed(path, ordered):
+    def half(ordered):
+        yield ordered[0]
+        os.kill(os.getpid(), signal.SIGKILL)
+    return write(path, half(ordered) if "test" in path.name else ordered)
+
+records.write = killed
+run.run_prepare(toy.config(sys.argv[1]), output_dir=sys.argv[2])
+"""
+    command = [sys.executable, "-c", script]
+    command += [str(tmp_path / "images"), str(tmp_path / "data")]
+    done = subprocess.run(command, capture_output=True, cwd=ROOT)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    left = set(os.listdir(tmp_path / "data"))
+    assert "train-00000-of-00001.tfrecord" in left
+    assert not left & {"dataset.json", "test-00000-of-00001.tfrecord"}
+    config = toy.config(tmp_path / "images")
+    run.run_prepare(config, output_dir=tmp_path / "data")
+    run.run_prepare(config, output_dir=tmp_path / "clean")
+    assert contents(tmp_path / "data") == contents(tmp_path / "clean")
+
+
+class TestRefusals:
+    def test_fewer_than_two_training_images(self, tmp_path):
+        toy.write_folder(tmp_path / "images", count=1)
+        config = toy.config(tmp_path / "images", test_fraction=1 - 1e-9)
+        message = refusal(config, tmp_path / "data")
+        assert "at least 2 images in the train split" in message
+        assert "Received: 0" in message
+
+    def test_an_empty_test_split(self, tmp_path):
+        toy.write_folder(tmp_path / "images")
+        config = toy.config(tmp_path / "images", test_fraction=1e-9)
+        message = refusal(config, tmp_path / "data")
+        assert "at least 1 images in the test split" in message
+
+    def test_grey_and_colour_together_unless_it_is_said_which(self, tmp_path):
+        root = tmp_path / "images"
+        toy.write_folder(root, count=4)
+        toy.write_image(root / "cat" / "z.png", toy.images(1)[0][..., :1])
+        message = refusal(
+            toy.config(root, test_fraction=1e-9), tmp_path / "data"
+        )
+        assert "cat/z.png" in message and "config.data.channels" in message
+
+    def test_grey_training_images_and_colour_test_images(self, tmp_path):
+        root = tmp_path / "images"
+        toy.write_folder(root / "train", shape=(8, 8, 1))
+        toy.write_folder(root / "test")
+        message = refusal(toy.config(root), tmp_path / "data")
+        assert "test/ant/00.png" in message
+
+    def test_a_label_that_is_no_class(self, tmp_path, monkeypatch):
+        example = datasets.Example("key", toy.images(1)[0], -1)
+        source = datasets.Source(
+            "unlabelled", ("a", "b"), "1", lambda split: iter([example])
+        )
+        monkeypatch.setattr(datasets, "open_source", lambda _: source)
+        message = refusal(toy.config(), tmp_path)
+        assert "from 0 to 1" in message and "Received: -1" in message
+
+    @pytest.mark.parametrize("place", ["file", "file/below"])
+    def test_a_folder_that_cannot_be_made(self, tmp_path, place):
+        (tmp_path / "file").write_text("in the way")
+        message = refusal(toy.config("sample"), tmp_path / place)
+        assert str(tmp_path / place) in message
+
+    @pytest.mark.parametrize(
+        "name",
+        [".test-00000-of-00001.tfrecord.partial", ".dataset.json.partial"],
+    )
+    def test_a_file_that_cannot_be_written(self, tmp_path, name):
+        toy.write_folder(tmp_path / "images")
+        folder = tmp_path / "data"
+        (folder / name).mkdir(parents=True)
+        message = refusal(toy.config(tmp_path / "images"), folder)
+        assert f"can be written: {folder}" in message
+
+
+def test_two_images_of_one_key_are_a_defect_of_the_source():
+    example = datasets.Example("key", toy.images(1)[0], 0)
+    source = datasets.Source(
+        "double", ("a",), "1", lambda split: iter([example, example])
+    )
+    with pytest.raises(ValueError, match="1 keys of 2 images"):
+        run.collect(source, "train", least=1)
+
+
+def test_records_hold_the_key_they_are_ranked_by(tmp_path):
+    toy.write_folder(tmp_path / "images")
+    source = datasets.open_source(toy.config(tmp_path / "images").data)
+    collection = run.collect(source, "train", least=1)
+    digests = []
+    for record in collection.records:
+        example = tf.train.Example.FromString(record)
+        key = example.features.feature["key"].bytes_list.value[0].decode()
+        digests.append(datasets.digest_of(key))
+    assert digests == sorted(digests) and len(digests) > 2

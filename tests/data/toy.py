@@ -1,0 +1,55 @@
+"""Small settings, images and folders that the tests of `data` share."""
+
+import ml_collections
+import numpy as np
+import tensorflow as tf
+from ml_collections import config_dict
+
+from att_darts_tf.data import prepared
+
+
+def config(name="sample", **changes):
+    """Returns a configuration with the section that `data` reads."""
+    data = {
+        "name": str(name),
+        "data_dir": config_dict.placeholder(str),
+        "image_size": (8, 8),
+        "channels": 0,
+        "test_fraction": 0.25,
+        "padding": 4,
+        "flip": True,
+    }
+    result = ml_collections.ConfigDict({"data": data})
+    result.data.update(changes)
+    return result
+
+
+def images(count, *, shape=(8, 8, 3), seed=0):
+    """Draws different images without a black pixel."""
+    generator = np.random.default_rng(seed)
+    return generator.integers(1, 256, (count, *shape)).astype(np.uint8)
+
+
+def split(count, *, shape=(8, 8, 3)):
+    """Returns a split whose labels are the positions of the images."""
+    return prepared.Split(
+        images(count, shape=shape), np.arange(count, dtype=np.int32)
+    )
+
+
+def write_image(path, image):
+    """Writes an array as the file type that the path names."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    encode = tf.io.encode_png if path.suffix == ".png" else tf.io.encode_jpeg
+    path.write_bytes(encode(image).numpy())
+
+
+def write_folder(root, *, classes=("cat", "ant"), count=12, shape=(8, 8, 3)):
+    """Writes one PNG an image, and returns the images by path under `root`."""
+    written = {}
+    for number, name in enumerate(classes):
+        for index, image in enumerate(images(count, shape=shape, seed=number)):
+            path = f"{name}/{index:02d}.png"
+            write_image(root / path, image)
+            written[path] = image
+    return written
