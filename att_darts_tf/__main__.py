@@ -6,7 +6,7 @@ refusal answer without loading TensorFlow.
 
 import dataclasses
 import difflib
-import os
+import pathlib
 import re
 import shlex
 import sys
@@ -49,12 +49,14 @@ class Command:
         """Returns the command that runs another stage of the same run."""
         return shlex.join([PROGRAM, stage, *self.flags])
 
-    def require(self, file: os.PathLike, stage: str) -> None:
-        """Raises `UsageError` where an earlier stage has not been run."""
-        if not os.path.exists(file):
+    def require(self, folder: pathlib.Path, stage: str) -> None:
+        """Raises `UsageError` where an earlier stage has not been finished."""
+        # A stage writes this file last.
+        last = "dataset.json" if stage == "prepare" else "result.json"
+        if not (folder / last).exists():
             raise UsageError(
-                f"Expected {file}, which an earlier stage writes. Received: "
-                f"no such file. Run first: {self.again(stage)}"
+                f"Expected {folder / last}, which ends an earlier stage. "
+                f"Received: no such file. Run first: {self.again(stage)}"
             )
 
 
@@ -68,7 +70,7 @@ def _prepare(command, folders):
 
 
 def _search(command, folders):
-    command.require(folders.dataset, "prepare")
+    command.require(folders.data, "prepare")
     startup.load_tensorflow()
     from att_darts_tf.search import run
 
@@ -86,17 +88,17 @@ def _search(command, folders):
 
 
 def _select(command, folders):
-    command.require(folders.dataset, "prepare")
-    genotypes = [folders.found(seed) for seed in command.config.search.seeds]
-    for file in genotypes:
-        command.require(file, "search")
+    command.require(folders.data, "prepare")
+    seeds = command.config.search.seeds
+    for seed in seeds:
+        command.require(folders.search(seed), "search")
     startup.load_tensorflow()
     from att_darts_tf.network import run
 
     result = run.run_selection(
         command.config,
         data_dir=folders.data,
-        genotypes=genotypes,
+        genotypes=[folders.found(seed) for seed in seeds],
         output_dir=folders.selection,
     )
     lineage.record(folders.selection, stage="select")
@@ -104,11 +106,11 @@ def _select(command, folders):
 
 
 def _train(command, folders):
-    command.require(folders.dataset, "prepare")
+    command.require(folders.data, "prepare")
     genotype = command.config.network.cell
     if not genotype:
+        command.require(folders.selection, "select")
         genotype = folders.selected
-        command.require(genotype, "select")
     startup.load_tensorflow()
     from att_darts_tf.network import run
 
@@ -127,10 +129,10 @@ def _train(command, folders):
 
 
 def _evaluate(command, folders):
-    command.require(folders.dataset, "prepare")
+    command.require(folders.data, "prepare")
     repeats = range(command.config.repeats)
     for repeat in repeats:
-        command.require(folders.trained(repeat), "train")
+        command.require(folders.training(repeat), "train")
     startup.load_tensorflow()
     from att_darts_tf.network import evaluate
 
@@ -145,8 +147,8 @@ def _evaluate(command, folders):
 
 
 def _export(command, folders):
-    command.require(folders.dataset, "prepare")
-    command.require(folders.trained(0), "train")
+    command.require(folders.data, "prepare")
+    command.require(folders.training(0), "train")
     startup.load_tensorflow()
     from att_darts_tf import serving
 
@@ -460,8 +462,7 @@ Options:
 Configurations:
 {names}
 
-Exit status: 0 done, {USAGE_STATUS} a mistake in the command or its files, \
-which one line names,
+Exit status: 0 done, {USAGE_STATUS} a mistake in the command or its files,
 {INTERRUPTED_STATUS} interrupted, 1 anything else."""
 
 

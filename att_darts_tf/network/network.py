@@ -282,7 +282,15 @@ class Network(keras.Model):
             self.auxiliary_head = AuxiliaryHead(
                 num_classes, stem, dtype=policy, name="auxiliary_head"
             )
-        self.seed_generator = keras.random.SeedGenerator()
+        # A weight, unlike a `SeedGenerator`, is in `.keras` files too, so that
+        # a network read from one draws on.
+        self.draw_seed = self.add_weight(
+            name="draw_seed",
+            shape=(2,),
+            dtype="int64",
+            initializer=_random_seed,
+            trainable=False,
+        )
         self.drop_probability = self.add_weight(
             name="drop_probability",
             shape=(),
@@ -390,6 +398,8 @@ class Network(keras.Model):
         self.auxiliary_weight = auxiliary_weight
 
     def get_compile_config(self):
+        if not self.compiled:
+            return None
         return {
             "optimizer": keras.saving.serialize_keras_object(self.optimizer),
             "clip_norm": self.clip_norm,
@@ -419,7 +429,11 @@ class Network(keras.Model):
             clip_norm=self.clip_norm,
             weight_decay=self.weight_decay,
         )
-        self.optimizer.apply(directions, variables)
+        # Cells may hold layers that the output does not depend on.
+        known = [
+            pair for pair in zip(directions, variables) if pair[0] is not None
+        ]
+        self.optimizer.apply(*zip(*known))
         return self._update_metrics(labels, logits, loss)
 
     def test_step(self, data):
@@ -467,8 +481,10 @@ class Network(keras.Model):
         if self.drop_path == 0 or edges == 0:
             return None
         share = 1.0 - tf.convert_to_tensor(self.drop_probability)
+        seed = tf.convert_to_tensor(self.draw_seed)
+        self.draw_seed.assign(seed + [0, 1])
         draws = tf.random.stateless_uniform(
-            (batch, edges), self.seed_generator.next(), dtype=share.dtype
+            (batch, edges), seed, dtype=share.dtype
         )
         return tf.cast(tf.floor(share + draws) / share, self.compute_dtype)
 
@@ -564,6 +580,10 @@ def cross_entropy(labels, logits):
     return tf.reduce_mean(
         tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
     )
+
+
+def _random_seed(shape, dtype=None):
+    return keras.random.randint(shape, 0, 2**31 - 1, dtype)
 
 
 def _check(name, value, *, least):

@@ -99,7 +99,7 @@ class Registry:
         """Returns the registered names, in the order of the columns."""
         return tuple(self._factories)
 
-    def create(self, name, **kwargs):
+    def create(self, name, /, **kwargs):
         """Returns a new layer.
 
         Args:

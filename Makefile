@@ -1,0 +1,45 @@
+# The only entry points; continuous integration calls the same ones.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.made-from-lock
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# Processes for the tests; each may take 2 GB of memory.
+WORKERS ?= 2
+WORKDIR ?= runs/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test lint bench verify
+
+help:
+	@echo "make demo    build the environment, run the whole pipeline on sample images"
+	@echo "             (WORKDIR=$(WORKDIR))"
+	@echo "make test    build the environment, run the tests (WORKERS=$(WORKERS))"
+	@echo "make lint    check style and imports"
+	@echo "make bench   time one alternating search step"
+	@echo "make verify  lint, tests and demo: all that a release must pass"
+	@echo "make env     only build the environment, in $(VENV), from requirements.lock"
+
+env: $(STAMP)
+
+$(STAMP): requirements.lock setup.py
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info[:2] != (3, 11))" || \
+	  { echo "Expected Python 3.11. Received: $(PYTHON). Name it: make env PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: env
+	$(BIN)/att-darts pipeline --config=demo --workdir=$(WORKDIR)
+
+test: env
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+lint: env
+	$(BIN)/ruff check .
+
+bench: env
+	$(BIN)/python -m benchmarks.search_step
+
+verify: lint test demo

@@ -1,0 +1,220 @@
+"""The alternating search: architecture weights, then weights, each step."""
+
+import keras
+import tensorflow as tf
+
+from att_darts_tf.engine import devices, losses, optimizers
+from att_darts_tf.search import bilevel, derive
+from att_darts_tf.space import blocks
+
+
+@blocks.serializable
+class Search(keras.Model):
+    """Trains a supernet's weights and architecture weights in alternation.
+
+    A batch is a pair: one batch of the weight half of the training images and
+    one of the architecture half. A step first updates the architecture weights
+    with the gradient of the loss on the latter, then the weights with that on
+    the former. Moving statistics change in the weight step only.
+
+    Source: Liu et al., 2019, https://arxiv.org/abs/1806.09055, algorithm 1.
+
+    Args:
+        supernet: Built `Supernet`.
+
+    Example:
+
+    ```python
+    supernet = Supernet(num_classes=10, channels=16, num_cells=8)
+    supernet.build((None, 32, 32, 3))
+    search = Search(supernet)
+    search.compile(SGD(0.025, momentum=0.9), Adam(3e-4, beta_1=0.5))
+    search.fit(split_in_halves(dataset, batch_size=64), epochs=50)
+    print(search.genotype().summary())
+    ```
+    """
+
+    def __init__(self, supernet, **kwargs):
+        super().__init__(**kwargs)
+        if not supernet.built:
+            raise ValueError(
+                "`supernet` must be built, so that its variables exist. "
+                "Received: a new one. Call `supernet.build((None, height, "
+                "width, channels))` first"
+            )
+        self.supernet = supernet
+        self.trackers = {
+            "loss": keras.metrics.Mean("loss"),
+            "accuracy": keras.metrics.SparseCategoricalAccuracy("accuracy"),
+            "search_loss": keras.metrics.Mean("search_loss"),
+            "search_accuracy": keras.metrics.SparseCategoricalAccuracy(
+                "search_accuracy"
+            ),
+        }
+        self.built = True
+
+    def compile(
+        self,
+        weight_optimizer,
+        architecture_optimizer,
+        clip_norm=5.0,
+        weight_decay=3e-4,
+        architecture_weight_decay=1e-3,
+        **kwargs,
+    ):
+        """Sets both optimizers and how gradients become their directions.
+
+        Args:
+            weight_optimizer: Keras optimizer of the weights, without clipping
+                and decay of its own.
+            architecture_optimizer: The same of the architecture weights.
+            clip_norm: Float, the largest global norm of the weights' gradient,
+                or `None`.
+            weight_decay: Float, added to the clipped gradient as an L2 term.
+            architecture_weight_decay: The same for the architecture weights,
+                whose gradient is not clipped.
+            **kwargs: `run_eagerly`, as in `keras.Model.compile`.
+        """
+        # XLA would spend minutes before the first step on a CPU.
+        super().compile(
+            optimizer=weight_optimizer, **{"jit_compile": False, **kwargs}
+        )
+        self.architecture_optimizer = architecture_optimizer
+        # `fit` would build the first on every trainable variable.
+        self.optimizer.build(self.supernet.weight_variables)
+        architecture_optimizer.build(self.supernet.architecture_variables)
+        self.clip_norm = clip_norm
+        self.weight_decay = weight_decay
+        self.architecture_weight_decay = architecture_weight_decay
+
+    def call(self, images, training=False):
+        return self.supernet(images, training=training)
+
+    def compute_output_shape(self, input_shape):
+        return self.supernet.compute_output_shape(input_shape)
+
+    def train_step(self, batches):
+        train_batch, search_batch = _checked_pair(batches)
+        self.update_architecture(search_batch)
+        self.update_weights(train_batch)
+        return {name: each.result() for name, each in self.trackers.items()}
+
+    def update_architecture(self, batch):
+        """Moves the architecture weights against the search gradient."""
+        variables = self.supernet.architecture_variables
+        gradients, loss, logits = bilevel.first_order(
+            self.loss_at,
+            [v.value for v in self.supernet.weight_variables],
+            [v.value for v in variables],
+            batch,
+        )
+        directions = optimizers.update_direction(
+            gradients,
+            variables,
+            clip_norm=None,
+            weight_decay=self.architecture_weight_decay,
+        )
+        self.architecture_optimizer.apply(directions, variables)
+        self._track("search_", batch, loss, logits)
+
+    def update_weights(self, batch):
+        """Moves the weights against the training gradient."""
+        images, labels = batch
+        variables = self.supernet.weight_variables
+        values = [v.value for v in variables]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(values)
+            logits = self.supernet(images, training=True)
+            loss = losses.cross_entropy(labels, logits) / devices.num_replicas()
+        directions = optimizers.update_direction(
+            tape.gradient(loss, values),
+            variables,
+            clip_norm=self.clip_norm,
+            weight_decay=self.weight_decay,
+        )
+        self.optimizer.apply(directions, variables)
+        self._track("", batch, loss, logits)
+
+    def loss_at(self, weights, architecture, batch):
+        """Returns this replica's share of the loss at given values.
+
+        Batch statistics are used, and the moving ones are left alone.
+
+        Args:
+            weights: Tensors in the order of `supernet.weight_variables`.
+            architecture: Tensors in the order of
+                `supernet.architecture_variables`.
+            batch: Pair of images and labels.
+
+        Returns:
+            A scalar and the logits.
+        """
+        images, labels = batch
+        values = {
+            id(variable): value
+            for variables, given in (
+                (self.supernet.weight_variables, weights),
+                (self.supernet.architecture_variables, architecture),
+            )
+            for variable, value in zip(variables, given, strict=True)
+        }
+        logits, _ = self.supernet.stateless_call(
+            [values[id(v)] for v in self.supernet.trainable_variables],
+            [v.value for v in self.supernet.non_trainable_variables],
+            images,
+            training=True,
+        )
+        loss = losses.cross_entropy(labels, logits)
+        return loss / devices.num_replicas(), logits
+
+    def genotype(self):
+        """Returns the `Genotype` that the architecture weights stand for."""
+        return derive.derive(
+            self.supernet.architecture(), self.supernet.location
+        )
+
+    def _track(self, prefix, batch, loss, logits):
+        _, labels = batch
+        # A smaller last batch counts by its size.
+        self.trackers[f"{prefix}loss"].update_state(
+            loss * devices.num_replicas(), sample_weight=tf.size(labels)
+        )
+        self.trackers[f"{prefix}accuracy"].update_state(labels, logits)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "supernet": keras.saving.serialize_keras_object(self.supernet),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        supernet = keras.saving.deserialize_keras_object(config["supernet"])
+        return cls(**{**config, "supernet": supernet})
+
+    def get_compile_config(self):
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "weight_optimizer": serialize(self.optimizer),
+            "architecture_optimizer": serialize(self.architecture_optimizer),
+            "clip_norm": self.clip_norm,
+            "weight_decay": self.weight_decay,
+            "architecture_weight_decay": self.architecture_weight_decay,
+        }
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+
+def _checked_pair(batches):
+    def is_batch(value):
+        return isinstance(value, (tuple, list)) and len(value) == 2
+
+    if not is_batch(batches) or not all(map(is_batch, batches)):
+        raise ValueError(
+            "A batch of a search must be a pair of batches, ((images, labels), "
+            "(images, labels)), of the weight half and of the architecture "
+            "half. Received another structure. Make such a dataset with "
+            "`att_darts_tf.split_in_halves(dataset, batch_size=64)`"
+        )
+    return batches

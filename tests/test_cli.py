@@ -1,0 +1,509 @@
+"""The command line: help, refusals and what a work directory remembers."""
+
+import contextlib
+import dataclasses
+import fcntl
+import io
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from unittest import mock
+
+import pytest
+
+from att_darts_tf import __main__ as command_line
+from att_darts_tf import settings
+from att_darts_tf.configs import base
+from att_darts_tf.engine import workdir
+from att_darts_tf.errors import UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a command left."""
+
+    status: int
+    output: str
+    errors: str
+
+
+def run(*arguments):
+    output, errors = io.StringIO(), io.StringIO()
+    with (
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+    ):
+        status = command_line.main([str(argument) for argument in arguments])
+    return Outcome(status, output.getvalue(), errors.getvalue())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def searched(monkeypatch):
+    """Replaces the search by a record of the configurations it was given."""
+    calls = []
+
+    def stage(command, folders):
+        calls.append(command.config)
+        return ["searched"]
+
+    monkeypatch.setitem(
+        command_line.STAGES,
+        "search",
+        dataclasses.replace(command_line.STAGES["search"], run=stage),
+    )
+    return calls
+
+
+def assert_refused(outcome, *words):
+    """Checks for one line on standard error, and status 2."""
+    assert outcome.status == 2
+    assert outcome.output == ""
+    assert outcome.errors.count("\n") == 1, outcome.errors
+    assert outcome.errors.startswith("att-darts: ")
+    for word in words:
+        assert word in outcome.errors
+
+
+class TestHelp:
+    def test_help_lists_stages_options_and_configurations(self):
+        outcome = run("--help")
+        assert outcome.status == 0
+        for name in (*command_line.STAGES, *settings.shipped()):
+            assert f"\n  {name}" in outcome.output
+        assert "--workdir=" in outcome.output
+
+    @pytest.mark.parametrize("stage", command_line.STAGES)
+    def test_stage_lists_the_settings_that_it_heeds(self, stage):
+        outcome = run(stage, "--help")
+        assert outcome.status == 0
+        sections = command_line.STAGES[stage].sections
+        for name in settings.SETTINGS:
+            heeded = name.split(".")[0] in sections
+            assert (f"--config.{name}=" in outcome.output) == heeded
+
+    def test_shows_the_defaults_of_the_named_configuration(self):
+        assert "--config.search.seeds=0,1,2,3\n" in run("search", "-h").output
+        outcome = run("search", "--config=demo", "--help")
+        assert "--config.search.seeds=0,1\n" in outcome.output
+
+    def test_lines_fit_a_terminal(self):
+        for arguments in [[], *([stage] for stage in command_line.STAGES)]:
+            lines = run(*arguments, "--help").output.splitlines()
+            assert max(map(len, lines)) <= 80
+
+    @pytest.mark.parametrize("arguments", [[], ["search"]])
+    def test_answers_within_a_second(self, arguments):
+        command = [sys.executable, "-m", "att_darts_tf", *arguments, "--help"]
+        seconds = []
+        # A loaded machine may disturb one; the quickest of three counts.
+        for _ in range(3):
+            begun = time.monotonic()
+            subprocess.run(command, check=True, capture_output=True)
+            seconds.append(time.monotonic() - begun)
+        assert min(seconds) < 1.0
+
+    def test_help_on_an_unknown_stage_is_refused(self):
+        assert_refused(run("serch", "--help"), "'serch'", "'search'")
+
+
+class TestSettingsTable:
+    def test_describes_every_field_and_no_other(self):
+        names = {name for name, _ in settings.flatten(base.get_config())}
+        assert set(settings.SETTINGS) == names
+
+    @pytest.mark.parametrize("name", settings.shipped())
+    def test_allows_what_is_shipped(self, name):
+        settings.validate(settings.load(name))
+
+    def test_allows_the_variants(self):
+        config = settings.load("cifar:cifar100")
+        settings.validate(config)
+        assert config.data.name == "cifar100"
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("data.name", ""),
+            ("data.image_size", (32,)),
+            ("data.image_size", (32, 0)),
+            ("data.channels", 2),
+            ("data.channels", True),
+            ("data.test_fraction", 0.0),
+            ("data.test_fraction", 1.0),
+            ("data.padding", -1),
+            ("engine.checkpoint_steps", -1),
+            ("search.seeds", ()),
+            ("search.seeds", (1, 1)),
+            ("search.seeds", (-1,)),
+            ("search.seeds", ("a",)),
+            ("search.cells", 0),
+            ("search.channels", 0),
+            ("search.epochs", -3),
+            ("search.epochs", 0),
+            ("search.batch_size", 0),
+            ("search.learning_rate", 0.0),
+            ("search.learning_rate", float("nan")),
+            ("search.learning_rate", float("inf")),
+            ("search.final_learning_rate", -0.1),
+            ("search.momentum", 1.0),
+            ("search.weight_decay", -1e-3),
+            ("search.clip_norm", 0.0),
+            ("search.architecture_betas", (0.5,)),
+            ("search.architecture_betas", (0.5, 1.0)),
+            ("selection.batch_size", 0),
+            ("network.drop_path", 1.0),
+            ("network.auxiliary_weight", -0.4),
+            ("network.cutout", -1),
+            ("repeats", 0),
+        ],
+    )
+    def test_refuses_what_cannot_work(self, name, value):
+        config = base.get_config()
+        with config.ignore_type():
+            config.update_from_flattened_dict({name: value})
+        with pytest.raises(UsageError, match=f"config.{name} must be"):
+            settings.validate(config)
+
+    def test_plain_data_and_back_is_the_same_configuration(self):
+        config = settings.resolve(base.get_config())
+        restored = settings.from_plain(workdir.plain(config))
+        assert dict(settings.flatten(restored)) == dict(
+            settings.flatten(config)
+        )
+
+
+class TestRefusals:
+    """One line, status 2, before any work."""
+
+    def test_no_stage(self):
+        assert_refused(run(), "Expected one stage of", "nothing")
+
+    def test_unknown_stage(self, folder):
+        outcome = run("serch", "--config=demo", f"--workdir={folder}")
+        assert_refused(outcome, "'serch'", "Did you mean 'search'?")
+        assert not folder.exists()
+
+    def test_two_stages(self, folder):
+        outcome = run("search", "train", "--config=demo", "--workdir=x")
+        assert_refused(outcome, "'train'")
+
+    def test_missing_flags(self, folder):
+        assert_refused(run("search", "--workdir=x"), "--config=")
+        assert_refused(run("search", "--config=demo"), "--workdir=")
+        assert_refused(
+            run("search", "--workdir=x", "--config.repeats=1"), "--config="
+        )
+        assert_refused(run("search", "--config=demo", "--workdir"), "--workdir")
+
+    def test_unknown_flag(self):
+        outcome = run("search", "--config=demo", "--workdri=x")
+        assert_refused(outcome, "workdri", "workdir")
+
+    def test_unknown_configuration(self):
+        outcome = run("search", "--config=dmo", "--workdir=x")
+        assert_refused(outcome, "'dmo'", "'demo'")
+
+    def test_unknown_variant(self):
+        outcome = run("search", "--config=cifar:cifar1000", "--workdir=x")
+        assert_refused(outcome, "'cifar1000'", "cifar100")
+
+    @pytest.mark.parametrize(
+        ("source", "words"),
+        [
+            (None, ["no such file"]),
+            ("def get_config(:", ["SyntaxError"]),
+            ("import no_such_module", ["no_such_module"]),
+            ("x = 1", ["get_config"]),
+            ("def get_config(variant):\n    return {}", ["ConfigDict"]),
+            (
+                "from att_darts_tf.configs import base\n"
+                "def get_config(variant):\n"
+                "    config = base.get_config()\n"
+                "    config.search.epoch = 3\n"
+                "    return config\n",
+                ["config.search.epoch.", "config.search.epochs"],
+            ),
+            (
+                "from att_darts_tf.configs import base\n"
+                "def get_config(variant):\n"
+                "    config = base.get_config()\n"
+                "    config.search.epochs = 'three'\n"
+                "    return config\n",
+                ["three"],
+            ),
+            (
+                "from att_darts_tf.configs import base\n"
+                "def get_config(variant):\n"
+                "    config = base.get_config()\n"
+                "    del config.search.epochs\n"
+                "    return config\n",
+                ["config.search.epochs"],
+            ),
+        ],
+    )
+    def test_file_that_gives_no_configuration(self, tmp_path, source, words):
+        file = tmp_path / "mine.py"
+        if source is not None:
+            file.write_text(source)
+        outcome = run("search", f"--config={file}", f"--workdir={tmp_path}/x")
+        assert_refused(outcome, *words)
+
+    @pytest.mark.parametrize(
+        ("argument", "words"),
+        [
+            ("--config.search.epoch=3", ["Did you mean config.search.epochs?"]),
+            ("--config.serch.epochs=3", ["Did you mean config.search.epochs?"]),
+            ("--noconfig.data.flipp", ["config.data.flip?"]),
+            ("--config.search=3", ["config.search", "its fields"]),
+            ("--config.search.epochs=three", ["an integer", "'three'"]),
+            ("--config.search.epochs=1.5", ["an integer", "'1.5'"]),
+            ("--config.search.epochs=-3", ["at least 1", "-3"]),
+            ("--config.search.momentum=fast", ["a number", "'fast'"]),
+            ("--config.data.flip=maybe", ["true or false", "'maybe'"]),
+            ("--config.search.seeds=a,b", ["integers"]),
+            ("--config.search.seeds=1,1", ["different integers", "(1, 1)"]),
+            ("--config.data.image_size=32", ["two integers", "(32,)"]),
+            ("--config.search.batch_size=0", ["at least 1"]),
+            ("--config.space.location=ends", ["after_every", "'ends'"]),
+            ("--config.network.cell=DARTS_V3", ["'DARTS_V3'", "darts_v2"]),
+            ("--config.network.cell=./none.json", ["none.json"]),
+        ],
+    )
+    def test_setting(self, folder, argument, words):
+        outcome = run(
+            "search", "--config=demo", f"--workdir={folder}", argument
+        )
+        assert_refused(outcome, *words)
+        assert not folder.exists()
+
+    def test_malformed_genotype(self, tmp_path):
+        file = tmp_path / "mine.json"
+        file.write_text("{")
+        outcome = run(
+            "train",
+            "--config=demo",
+            f"--workdir={tmp_path}/x",
+            f"--config.network.cell={file}",
+        )
+        assert_refused(outcome, "mine.json")
+
+    def test_folder_that_cannot_be_made(self, tmp_path):
+        file = tmp_path / "file"
+        file.touch()
+        outcome = run("prepare", "--config=demo", f"--workdir={file}/run")
+        assert_refused(outcome, str(file))
+
+    def test_folder_that_another_process_holds(self, folder):
+        folder.mkdir()
+        with open(folder / ".lock", "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            outcome = run("prepare", "--config=demo", f"--workdir={folder}")
+        assert_refused(outcome, "another process")
+
+    def test_folder_of_another_configuration(self, folder, searched):
+        arguments = ["search", "--config=demo", f"--workdir={folder}"]
+        assert run(*arguments).status == 0
+        outcome = run(*arguments, "--config.search.momentum=0.5")
+        assert_refused(outcome, "config.search.momentum=0.9", "0.5")
+        assert len(searched) == 1
+
+    def test_folder_of_an_unknown_format(self, folder):
+        folder.mkdir()
+        (folder / "config.json").write_text('{"format": 99}')
+        outcome = run("search", "--config=demo", f"--workdir={folder}")
+        assert_refused(outcome, "99", "config.json")
+
+    @pytest.mark.parametrize(
+        ("stage", "first"),
+        [
+            ("search", "prepare"),
+            ("select", "prepare"),
+            ("train", "prepare"),
+            ("evaluate", "prepare"),
+            ("export", "prepare"),
+        ],
+    )
+    def test_stage_without_prepared_images(self, folder, stage, first):
+        arguments = ["--config=demo", f"--workdir={folder}"]
+        outcome = run(stage, *arguments)
+        assert_refused(outcome, "dataset.json")
+        assert f"att-darts {first} {' '.join(arguments)}" in outcome.errors
+
+    @pytest.mark.parametrize(
+        ("stage", "first"),
+        [
+            ("select", "search"),
+            ("train", "select"),
+            ("evaluate", "train"),
+            ("export", "train"),
+        ],
+    )
+    def test_stage_without_the_one_before(self, folder, stage, first):
+        (folder / "data").mkdir(parents=True)
+        (folder / "data" / "dataset.json").touch()
+        outcome = run(stage, "--config=demo", f"--workdir={folder}")
+        assert_refused(outcome, f"att-darts {first} --config=demo")
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["--workdir={}/python3.11/run"],
+            ["--workdir={}/run", "--config.data.name={}/python3/images"],
+        ],
+    )
+    def test_path_that_the_runner_would_garble(self, tmp_path, arguments):
+        arguments = [argument.format(tmp_path) for argument in arguments]
+        outcome = run("pipeline", "--config=demo", *arguments)
+        assert_refused(outcome, "'python3'")
+
+    def test_missing_extra(self, folder):
+        with mock.patch.dict(sys.modules, {"kfp": None}):
+            for name in list(sys.modules):
+                if name.startswith("att_darts_tf.pipeline"):
+                    sys.modules.pop(name)
+            outcome = run("pipeline", "--config=demo", f"--workdir={folder}")
+        assert_refused(outcome, "att-darts-tf[pipeline]")
+
+
+class TestRuns:
+    def test_settings_reach_the_stage(self, folder, searched):
+        outcome = run(
+            "search",
+            "--config=demo",
+            f"--workdir={folder}",
+            "--config.search.epochs=3",
+            "--config.search.seeds=7,8",
+            "--noconfig.data.flip",
+            "--config.data.data_dir",
+            "records",
+        )
+        assert outcome == Outcome(0, "searched\n", "")
+        (config,) = searched
+        assert config.search.epochs == 3
+        assert config.search.seeds == (7, 8)
+        assert config.data.flip is False
+        assert config.data.data_dir == os.path.abspath("records")
+
+    def test_configuration_may_be_a_file(self, tmp_path, searched):
+        file = tmp_path / "mine.py"
+        file.write_text(
+            "from att_darts_tf.configs import base\n"
+            "def get_config(variant=''):\n"
+            "    config = base.get_config()\n"
+            "    config.search.epochs = int(variant)\n"
+            "    return config\n"
+        )
+        outcome = run(
+            "search", f"--config={file}:5", f"--workdir={tmp_path}/run"
+        )
+        assert outcome.status == 0
+        assert searched[0].search.epochs == 5
+
+    def test_same_command_elsewhere_means_the_same_files(
+        self, tmp_path, searched, monkeypatch
+    ):
+        (tmp_path / "photos").mkdir()
+        monkeypatch.chdir(tmp_path)
+        run(
+            "search",
+            "--config=demo",
+            "--workdir=run",
+            "--config.data.name=photos",
+        )
+        monkeypatch.chdir(tmp_path / "photos")
+        outcome = run(
+            "search",
+            "--config=demo",
+            "--workdir=../run",
+            "--config.data.name=../photos",
+        )
+        assert outcome.status == 0
+        assert searched[0].data.name == str(tmp_path / "photos")
+        assert searched[0].data.name == searched[1].data.name
+
+    def test_names_of_data_sets_stay_names(self, folder, searched):
+        run(
+            "search",
+            "--config=demo",
+            f"--workdir={folder}",
+            "--config.data.name=imagenet_resized/32x32",
+        )
+        assert searched[0].data.name == "imagenet_resized/32x32"
+
+    def test_mistake_of_the_first_command_leaves_no_configuration(
+        self, folder, monkeypatch
+    ):
+        def refuse(command, folders):
+            raise UsageError("Expected\nfun. Received: none")
+
+        stage = dataclasses.replace(command_line.STAGES["search"], run=refuse)
+        monkeypatch.setitem(command_line.STAGES, "search", stage)
+        outcome = run("search", "--config=demo", f"--workdir={folder}")
+        assert_refused(outcome, "Expected fun. Received: none")
+        assert not (folder / "config.json").exists()
+
+    def test_interruption_is_one_line(self, folder, monkeypatch):
+        stage = dataclasses.replace(
+            command_line.STAGES["search"],
+            run=mock.Mock(side_effect=KeyboardInterrupt),
+        )
+        monkeypatch.setitem(command_line.STAGES, "search", stage)
+        outcome = run("search", "--config=demo", f"--workdir={folder}")
+        assert outcome.status == 130
+        assert outcome.errors.count("\n") == 1
+
+    def test_defect_keeps_its_traceback(self, folder, monkeypatch):
+        stage = dataclasses.replace(
+            command_line.STAGES["search"],
+            run=mock.Mock(side_effect=KeyError("defect")),
+        )
+        monkeypatch.setitem(command_line.STAGES, "search", stage)
+        with pytest.raises(KeyError, match="defect"):
+            run("search", "--config=demo", f"--workdir={folder}")
+
+
+class TestPrepare:
+    """The one stage that is quick enough to run whole."""
+
+    def test_runs_in_any_folder_and_again(self, tmp_path):
+        program = pathlib.Path(sys.executable).with_name("att-darts")
+        command = [program, "prepare", "--config=demo", "--workdir=run"]
+        for _ in range(2):
+            result = subprocess.run(
+                command, cwd=tmp_path, capture_output=True, text=True
+            )
+            assert result.returncode == 0, result.stderr
+            assert "training and" in result.stdout
+            assert result.stderr == ""
+        lineage = workdir.read_json(
+            tmp_path / "run" / "data" / "lineage.json", format=1
+        )
+        assert lineage["stage"] == "prepare"
+        assert lineage["packages"]["tensorflow"]
+
+    def test_unknown_data_set_is_one_line(self, folder):
+        result = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "att_darts_tf",
+                "prepare",
+                "--config=demo",
+                f"--workdir={folder}",
+                "--config.data.name=cifar11",
+            ],
+            capture_output=True,
+            text=True,
+        )
+        assert_refused(
+            Outcome(result.returncode, result.stdout, result.stderr),
+            "'cifar11'",
+            "cifar10",
+        )
