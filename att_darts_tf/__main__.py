@@ -445,7 +445,8 @@ def _general_help():
     return f"""\
 {PROGRAM}: architecture search over operations and attention.
 
-Usage: {PROGRAM} STAGE --config=CONFIG --workdir=FOLDER [--config.FIELD=VALUE]
+Usage: {PROGRAM} STAGE --config=CONFIG --workdir=FOLDER \\
+         [--config.FIELD=VALUE ...]
 
 Stages, in order:
 {stages}
@@ -471,10 +472,10 @@ def _stage_help(stage, config_name):
     values = dict(settings.flatten(config))
     described = STAGES[stage]
     lines = [
-        f"{PROGRAM} {stage}: {described.purpose}",
+        described.purpose,
         "",
-        f"Usage: {PROGRAM} {stage} --config=CONFIG --workdir=FOLDER "
-        "[--config.FIELD=VALUE]",
+        f"Usage: {PROGRAM} {stage} --config=CONFIG --workdir=FOLDER \\",
+        "         [--config.FIELD=VALUE ...]",
         "",
         f"Reads:  {described.reads}",
         f"Writes: {described.writes}",

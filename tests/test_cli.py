@@ -96,7 +96,7 @@ class TestHelp:
     def test_lines_fit_a_terminal(self):
         for arguments in [[], *([stage] for stage in command_line.STAGES)]:
             lines = run(*arguments, "--help").output.splitlines()
-            assert max(map(len, lines)) <= 80
+            assert max(map(len, lines)) <= 80, max(lines, key=len)
 
     @pytest.mark.parametrize("arguments", [[], ["search"]])
     def test_answers_within_a_second(self, arguments):

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from att_darts_tf.engine import determinism
+from att_darts_tf.errors import UsageError
 from att_darts_tf.space import blocks, genotype, search_space
 from att_darts_tf.space.attentions import ATTENTIONS
 from att_darts_tf.space.operations import OPERATIONS
@@ -121,6 +122,12 @@ class Cell(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        if reduction and min(cell.concat) < search_space.NUM_INPUTS:
+            raise UsageError(
+                "Expected the output of a reduction cell to consist of nodes, "
+                "which are smaller than its inputs. Received: concat "
+                f"{cell.concat}. Leave out 0 and 1"
+            )
         self.cell = cell
         self.channels = channels
         self.reduction = reduction

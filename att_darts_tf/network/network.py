@@ -159,8 +159,9 @@ class AuxiliaryHead(keras.layers.Layer):
                 dtype=policy, name="features_normalization"
             )
             self.features_normalization.build((None, 1, 1, 768))
+        # Logits stay in full precision under a mixed policy.
         self.classifier = blocks.dense(
-            self.num_classes, 768, dtype=policy, name="classifier"
+            self.num_classes, 768, dtype=self.variable_dtype, name="classifier"
         )
 
     def call(self, inputs):
@@ -331,7 +332,7 @@ class Network(keras.Model):
         self.classifier = blocks.dense(
             self.num_classes,
             shapes[1][-1],
-            # Logits stay in full precision under a mixed policy.
+            # As those of the auxiliary head.
             dtype=self.variable_dtype,
             name="classifier",
         )

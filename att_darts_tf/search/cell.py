@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from att_darts_tf.search.mixed import MixedBundle, PlainMixedBundle
+from att_darts_tf.search.tracing import SharedTraces
 from att_darts_tf.space import blocks, search_space
 
 
@@ -31,6 +32,7 @@ class SearchCell(keras.layers.Layer):
         reduction_before: Boolean. Whether the cell before was a reduction.
         batched: Boolean. `False` computes every candidate of every edge as a
             plain layer: slow, the same numbers.
+        traces: `SharedTraces` of the network that the cell is part of.
 
     Call arguments:
         states: Pair of tensors, the outputs of the two cells before:
@@ -51,9 +53,11 @@ class SearchCell(keras.layers.Layer):
         reduction=False,
         reduction_before=False,
         batched=True,
+        traces=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.traces = SharedTraces() if traces is None else traces
         self.space = search_space.get(location)
         self.channels = channels
         self.reduction = reduction
@@ -123,7 +127,9 @@ class SearchCell(keras.layers.Layer):
             maps = states[state]
             rows = edges_from(state)
             for layer, stage in zip(self.bundles[state], weights, strict=False):
-                maps = layer(maps, tf.gather(stage, rows), training=training)
+                maps = self.traces.call(
+                    layer, maps, tf.gather(stage, rows), training=training
+                )
             parts = tf.split(maps, len(rows), -1)
             first = search_space.NUM_NODES - len(rows)
             for node, part in enumerate(parts, first):
@@ -131,8 +137,11 @@ class SearchCell(keras.layers.Layer):
         states.append(tf.add_n(arriving[-1]))
         outputs = tf.concat(states[search_space.NUM_INPUTS :], -1)
         if self.space.output:
-            outputs = self.output_attention(
-                outputs, weights[-1][None], training=training
+            outputs = self.traces.call(
+                self.output_attention,
+                outputs,
+                weights[-1][None],
+                training=training,
             )
         return outputs
 

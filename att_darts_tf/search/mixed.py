@@ -131,6 +131,10 @@ class PlainMixedBundle(keras.layers.Layer):
             -1,
         )
 
+    def signature(self):
+        """Returns what, with the input's shape, determines the function."""
+        return self.names, self.edges, self.stride, self.shared
+
 
 class MixedBundle(keras.layers.Layer):
     """The mixed layers of all edges that leave a state, computed together.
@@ -242,3 +246,6 @@ class MixedBundle(keras.layers.Layer):
         maps = split * sum(masks[1:], masks[0])
         return relaxations.joined(sum(addends, maps))
 
+    def signature(self):
+        """Returns what, with the input's shape, determines the function."""
+        return self.names, self.edges, self.stride, self.shared

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from att_darts_tf.search.cell import SearchCell
+from att_darts_tf.search.tracing import SharedTraces
 from att_darts_tf.space import blocks, search_space
 
 STEM_MULTIPLIER = 3
@@ -97,6 +98,7 @@ class Supernet(keras.Model):
         shapes = [shape, shape]
         channels, reduction_before = self.channels, False
         self.cells = []
+        traces = SharedTraces()
         for i in range(self.num_cells):
             reduction = i in reduction_cells(self.num_cells)
             channels *= 2 if reduction else 1
@@ -106,6 +108,7 @@ class Supernet(keras.Model):
                 reduction=reduction,
                 reduction_before=reduction_before,
                 batched=self.batched,
+                traces=traces,
                 dtype=policy,
                 name=f"cell_{i}",
             )

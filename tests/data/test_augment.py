@@ -97,8 +97,11 @@ def test_normalising_centres_and_scales_each_channel(shape):
 
 
 @pytest.mark.parametrize("length", [2, 4, 5])
-def test_cutout_erases_a_box_around_any_pixel_and_clips_it(length):
-    height, width, draws = 5, 6, 6000
+@pytest.mark.parametrize("height, width", [(5, 6), (6, 6)])
+def test_cutout_erases_a_box_around_any_pixel_and_clips_it(
+    height, width, length
+):
+    draws = 6000
     images = np.ones((draws, height, width, 2), np.float32)
     results = augment.random_cutout(images, seed=(7, 8), length=length).numpy()
     np.testing.assert_array_equal(results[..., 0], results[..., 1])

@@ -47,6 +47,12 @@ def test_a_record_is_an_example_with_image_label_and_key():
     assert feature["key"].bytes_list.value[0] == b"cat/\xff.png"
 
 
+def test_the_bytes_of_a_record_are_in_a_fixed_order():
+    record = records.encode(key="k", image=np.zeros((1, 1, 1)), label=1)
+    places = [record.index(name) for name in (b"image", b"key", b"label")]
+    assert places == sorted(places)
+
+
 def test_writing_gives_the_digest_and_leaves_nothing_else_behind(tmp_path):
     path = tmp_path / "images.tfrecord"
     digest = records.write(path, encoded(toy.images(3)))

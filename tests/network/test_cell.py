@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from att_darts_tf.errors import UsageError
 from att_darts_tf.network import cell as cell_module
 from att_darts_tf.space import blocks, genotype
 from att_darts_tf.space.genotype import LAYER_NAMES, Cell, Edge
@@ -104,7 +105,9 @@ def test_nodes_sum_their_edges_and_the_output_concatenates_in_order():
 @pytest.mark.parametrize("reduction", [False, True])
 def test_larger_state_of_a_cell_after_a_reduction_is_halved(size, reduction):
     half = -(-size // 2)
-    layer = cell_module.Cell(skips(), 2, reduction, previous_reduction=True)
+    layer = cell_module.Cell(
+        skips(concat=(3, 2)), 2, reduction, previous_reduction=True
+    )
     shapes = [(2, size, size, 4), (2, half, half, 4)]
     layer.build(shapes)
     outputs = layer([maps(*shape) for shape in shapes])
@@ -112,6 +115,11 @@ def test_larger_state_of_a_cell_after_a_reduction_is_halved(size, reduction):
     assert layer.preprocess[0].affine
     assert outputs.shape == layer.compute_output_shape(shapes)
     assert outputs.shape[1] == (-(-half // 2) if reduction else half)
+
+
+def test_output_of_a_reduction_cell_cannot_hold_its_inputs():
+    with pytest.raises(UsageError, match=r"Received: concat \(3, 1, 2\)"):
+        cell_module.Cell(skips(), 2, reduction=True)
 
 
 def test_attention_on_the_output_sees_all_channels():

@@ -1,0 +1,118 @@
+"""Tasks end with their supervisor, however it ends."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+from att_darts_tf.errors import UsageError
+from att_darts_tf.pipeline import supervision
+
+SUPERVISOR = """
+    import pathlib, subprocess, sys, time
+    from att_darts_tf.pipeline import supervision
+
+    folder = pathlib.Path(sys.argv[1])
+    with supervision.supervise(folder):
+        task = subprocess.Popen([sys.executable, "-c", sys.argv[2], folder])
+        task.wait()
+"""
+TASK = """
+    import os, pathlib, sys, time
+    from att_darts_tf.pipeline import supervision
+
+    folder = pathlib.Path(sys.argv[1])
+    supervision.end_with_supervisor(folder)
+    (folder / "task").write_text(str(os.getpid()))
+    time.sleep(60)
+"""
+
+
+def start(folder):
+    """Starts a supervisor with a task; returns both once they run."""
+    (folder / "task").unlink(missing_ok=True)
+    supervisor = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            textwrap.dedent(SUPERVISOR),
+            folder,
+            textwrap.dedent(TASK),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_until((folder / "task").exists)
+    wait_until((folder / "task").read_text)
+    return supervisor, int((folder / "task").read_text())
+
+
+def wait_until(condition):
+    for _ in range(200):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise TimeoutError(condition)
+
+
+def has_ended(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    # Whoever adopted it may leave it as a zombie.
+    status = pathlib.Path("/proc", str(process), "stat")
+    return status.exists() and status.read_text().split()[2] == "Z"
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
+)
+def test_task_ends_with_its_supervisor(tmp_path, number):
+    supervisor, task = start(tmp_path)
+    os.kill(supervisor.pid, number)
+    supervisor.wait(timeout=10)
+    wait_until(lambda: has_ended(task))
+
+
+def test_interruption_is_told_in_one_line(tmp_path):
+    supervisor, _ = start(tmp_path)
+    os.killpg(supervisor.pid, signal.SIGINT)
+    _, errors = supervisor.communicate(timeout=10)
+    assert supervisor.returncode == 130
+    assert "the same command goes on" in errors
+
+
+def test_next_run_begins_at_once_after_a_kill(tmp_path):
+    supervisor, task = start(tmp_path)
+    supervisor.kill()
+    with supervision.supervise(tmp_path):
+        # Nothing of the last run is left to work beside this one.
+        wait_until(lambda: has_ended(task))
+    supervisor.wait(timeout=10)
+
+
+def test_late_task_of_an_earlier_run_ends(tmp_path):
+    with supervision.supervise(tmp_path):
+        result = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(TASK), tmp_path],
+            env={**os.environ, supervision.RUN_VARIABLE: "an earlier one"},
+            timeout=30,
+        )
+    assert result.returncode == -signal.SIGKILL
+    assert not (tmp_path / "task").exists()
+
+
+def test_mistake_reaches_the_supervisor_and_not_the_next_run(tmp_path):
+    with supervision.supervise(tmp_path):
+        assert supervision.mistake(tmp_path) is None
+        supervision.hand_over(UsageError("Expected fun"), tmp_path)
+        assert str(supervision.mistake(tmp_path)) == "Expected fun"
+    with supervision.supervise(tmp_path):
+        assert supervision.mistake(tmp_path) is None
