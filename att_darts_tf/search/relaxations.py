@@ -28,15 +28,14 @@ def weights_by_name(layer):
 
 def by_edge(maps, edges):
     """Splits `(batch, height, width, edges * channels)` into 5 axes."""
-    shape = tf.shape(maps)
     height, width, joint = maps.shape[1:]
-    return tf.reshape(maps, (shape[0], height, width, edges, joint // edges))
+    return tf.reshape(maps, (-1, height, width, edges, joint // edges))
 
 
 def joined(maps):
     """Joins the last two axes of maps that are split by edge."""
     height, width, edges, channels = maps.shape[1:]
-    return tf.reshape(maps, (tf.shape(maps)[0], height, width, edges * channels))
+    return tf.reshape(maps, (-1, height, width, edges * channels))
 
 
 def repeated(weights, channels):
@@ -315,11 +314,11 @@ class BottleneckAttentionBundle(Bundle):
 
     def call(self, maps, average, weights, training=False):
         channel = edge_dense(average, *self.channel_squeeze)
-        shape = tf.shape(channel)
+        edges, width = channel.shape[1:]
         channel = self.channel_normalization(
-            tf.reshape(channel, (shape[0], -1)), training=training
+            tf.reshape(channel, (-1, edges * width)), training=training
         )
-        channel = tf.reshape(tf.nn.relu(channel), shape)
+        channel = tf.reshape(tf.nn.relu(channel), (-1, edges, width))
         channel = edge_dense(channel, *self.channel_excite)
         spatial = maps
         for i, (convolution, normalization) in enumerate(
@@ -398,7 +397,7 @@ class GatherExciteBundle(Bundle):
         kernel = tf.reshape(kernel, maps.shape[1:])
         gathered = tf.reduce_sum(maps * kernel, (1, 2))
         gathered = self.normalized(gathered, training=training)
-        gathered = tf.reshape(gathered, tf.shape(average))
+        gathered = tf.reshape(gathered, (-1, *average.shape[1:]))
         hidden = tf.nn.relu(edge_dense(gathered, self.squeeze))
         gate = tf.sigmoid(edge_dense(hidden, self.excite))
         return (gate * weights[:, None])[:, None, None], None

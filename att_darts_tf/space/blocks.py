@@ -207,21 +207,21 @@ class BatchNormalization(keras.layers.Layer):
 
     def call(self, inputs, training=False, scale=None):
         """`scale`, of shape `(channels,)`, multiplies the normalised maps."""
-        shape = tf.shape(inputs)
         maps = inputs
         if inputs.shape.rank == 2:
-            maps = inputs[:, None, None, :]
+            maps = tf.reshape(inputs, (-1, 1, 1, inputs.shape[-1]))
         if self.affine:
             own_scale = tf.convert_to_tensor(self.scale)
             offset = tf.convert_to_tensor(self.offset)
         else:
-            own_scale = tf.ones_like(self.moving_mean)
-            offset = tf.zeros_like(self.moving_mean)
+            own_scale = tf.ones(self.moving_mean.shape, self.moving_mean.dtype)
+            offset = tf.zeros_like(own_scale)
         if scale is None:
             scale = own_scale
         else:
             scale = tf.cast(scale, offset.dtype)
-            scale, offset = scale * own_scale, scale * offset
+            if self.affine:
+                scale, offset = scale * own_scale, scale * offset
         if training:
             outputs, mean, variance = batch_normalize(
                 maps, scale, offset, epsilon=self.epsilon
@@ -235,7 +235,9 @@ class BatchNormalization(keras.layers.Layer):
             outputs = maps * tf.cast(gain, maps.dtype) + tf.cast(
                 shift, maps.dtype
             )
-        return tf.reshape(outputs, shape)
+        if inputs.shape.rank == 2:
+            outputs = tf.reshape(outputs, (-1, inputs.shape[-1]))
+        return outputs
 
     def _move(self, moving, batch):
         # Statistics of a batch are data, not a path for gradients.

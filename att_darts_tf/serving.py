@@ -1,0 +1,302 @@
+"""Stage: a trained network -> a SavedModel that needs TensorFlow alone."""
+
+import contextlib
+import os
+import pathlib
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+
+import ml_collections
+import numpy as np
+import tensorflow as tf
+
+from att_darts_tf.data import augment, images, input_pipeline, prepared
+from att_darts_tf.engine import devices, workdir
+from att_darts_tf.errors import UsageError
+from att_darts_tf.network import evaluate
+from att_darts_tf.network import network as network_module
+
+PIXELS, ENCODED = "serving_default", "encoded"
+# Between the probabilities of the SavedModel and of the trained network.
+TOLERANCE = 1e-5
+_IMAGES_COMPARED = 32
+_PACKAGES = (*evaluate.PACKAGES, "serving")
+
+_SCRIPT = '''\
+"""Classifies images with the model beside this file.
+
+    python classify.py IMAGE [IMAGE ...]
+
+prints a line for each image: its name, the most probable label and the
+probability. Images are JPEG or PNG files of any size. Needs TensorFlow.
+
+Exit status: 0 done, 2 a mistake in the command or its files.
+"""
+
+import os
+import pathlib
+import sys
+
+MODEL = pathlib.Path(__file__).resolve().parent / "model"
+
+
+def main(arguments):
+    if {"-h", "--help"} & set(arguments):
+        print(__doc__.strip())
+        return 0
+    if not arguments:
+        return refuse(
+            "Expected names of JPEG or PNG files. Received: none. "
+            "Run: python classify.py IMAGE [IMAGE ...]"
+        )
+    # TensorFlow greets at length, and reports the lack of a GPU as an error.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        import tensorflow as tf
+    except ModuleNotFoundError as error:
+        if error.name != "tensorflow":
+            raise
+        return refuse(
+            f"Expected TensorFlow. Received: {sys.executable} without it. "
+            "Run: pip install tensorflow"
+        )
+    try:
+        model = tf.saved_model.load(str(MODEL))
+    except OSError:
+        return refuse(
+            f"Expected a SavedModel in {MODEL}. Received: none that can be "
+            "read. Keep this file beside the exported folder `model`"
+        )
+    classify = model.signatures["encoded"]
+    status = 0
+    for name in arguments:
+        try:
+            with open(name, "rb") as file:
+                answer = classify(tf.constant([file.read()]))
+        except OSError as error:
+            status = refuse(
+                f"Expected a readable image. Received: {name}: "
+                f"{error.strerror}. Name another"
+            )
+        except tf.errors.InvalidArgumentError:
+            status = refuse(
+                f"Expected a JPEG or PNG image. Received: {name}, which "
+                "cannot be decoded. Name another"
+            )
+        else:
+            label = answer["label_name"].numpy()[0].decode()
+            probability = answer["probabilities"].numpy().max()
+            print(f"{name}: {label} {100 * probability:.2f} %")
+    return status
+
+
+def refuse(reason):
+    print(f"classify.py: {reason}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
+'''
+
+
+class Classifier(tf.Module):
+    """What is served: from pixels, or encoded files, to classes.
+
+    It holds the weights that inference reads. The network itself is no
+    attribute, since its optimizer and auxiliary head would be saved with it.
+
+    Args:
+        network: A built `Network`.
+        data: `PreparedData`, the images that it was trained on.
+    """
+
+    def __init__(self, network, data):
+        super().__init__()
+        height, width, channels = data.image_shape
+
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec((None, *data.image_shape), tf.uint8, "images")
+            ]
+        )
+        def classify(images):
+            inputs = augment.normalise(images, mean=data.mean, std=data.std)
+            logits = network(inputs, training=False)
+            probabilities = tf.nn.softmax(tf.cast(logits, tf.float32))
+            labels = tf.argmax(probabilities, -1, tf.int32)
+            return {
+                "probabilities": probabilities,
+                "label": labels,
+                "label_name": tf.gather(list(data.class_names), labels),
+            }
+
+        def decode(contents):
+            image = images.decode(contents, channels=channels)
+            return images.resize(image, height=height, width=width)
+
+        @tf.function(
+            input_signature=[tf.TensorSpec((None,), tf.string, "contents")]
+        )
+        def classify_encoded(contents):
+            pixels = tf.TensorSpec(data.image_shape, tf.uint8)
+            return classify(
+                tf.map_fn(decode, contents, fn_output_signature=pixels)
+            )
+
+        self.classify = classify
+        self.classify_encoded = classify_encoded
+        self.weights = list(classify.get_concrete_function().variables)
+
+
+def run_export(
+    config: ml_collections.ConfigDict,
+    *,
+    data_dir: str | os.PathLike,
+    model: str | os.PathLike,
+    output_dir: str | os.PathLike,
+) -> dict:
+    """Writes a trained network as a SavedModel, and a script that uses it.
+
+    The signature `serving_default` takes `images`, `uint8` of shape
+    `(batch, height, width, channels)`; `encoded` takes `contents`, a string
+    tensor of shape `(batch,)` of JPEG or PNG files of any size. Both return
+    `probabilities`, `label` and `label_name`.
+
+    Args:
+        config: The resolved configuration.
+        data_dir: Folder of the prepared images.
+        model: Folder of the training, with a `model.keras`.
+        output_dir: Folder of the result, of `model` and of `classify.py`.
+
+    Returns:
+        `model`, the folder of the SavedModel; its `signatures`, `class_names`
+        and `image_shape`; the `largest_difference` of its probabilities on
+        some training images from the trained network's; and the `command`
+        that classifies an image.
+    """
+    data = prepared.load(data_dir)
+    file = pathlib.Path(model) / "model.keras"
+    identity = workdir.identity(
+        config,
+        sections=("engine",),
+        packages=_PACKAGES,
+        inputs={"model": file},
+        data=data.digest,
+    )
+    with workdir.StageFolder(output_dir, identity=identity) as folder:
+        result = folder.result()
+        if result is not None:
+            return result
+        devices.set_determinism(config)
+        network = network_module.load(file)
+        evaluate.check_fits(network, data=data, file=file)
+        _check_channels(data)
+        saved = folder.path / "model"
+        script = folder.path / "classify.py"
+        difference = _save(network, data=data, path=saved, file=file)
+        workdir.write_atomically(script, _SCRIPT)
+        command = [sys.executable, str(script.absolute()), "IMAGE"]
+        return folder.finish(
+            {
+                "model": str(saved),
+                "signatures": [PIXELS, ENCODED],
+                "class_names": list(data.class_names),
+                "image_shape": list(data.image_shape),
+                "largest_difference": difference,
+                "command": shlex.join(command),
+            }
+        )
+
+
+def _check_channels(data) -> None:
+    channels = data.image_shape[-1]
+    if channels not in (1, 3):
+        raise UsageError(
+            "Expected a network for images of 1 or 3 channels, as files have. "
+            f"Received: one for {channels}, as in {data.folder}. Prepare "
+            "images with config.data.channels=3 and train again"
+        )
+
+
+def _save(network, *, data, path, file) -> float:
+    """Writes the SavedModel, compares it, and only then gives it its name."""
+    unfinished = path.with_name(".unfinished-model")
+    classifier = Classifier(network, data)
+    with _writing(path):
+        for left_over in (unfinished, path):
+            if left_over.exists():
+                shutil.rmtree(left_over)
+        tf.saved_model.save(
+            classifier,
+            str(unfinished),
+            signatures={
+                PIXELS: classifier.classify,
+                ENCODED: classifier.classify_encoded,
+            },
+        )
+    difference = _largest_difference(network, unfinished, data=data, file=file)
+    with _writing(path):
+        os.replace(unfinished, path)
+    return difference
+
+
+@contextlib.contextmanager
+def _writing(path) -> Iterator[None]:
+    try:
+        yield
+    except (
+        OSError,
+        tf.errors.PermissionDeniedError,
+        tf.errors.ResourceExhaustedError,
+    ) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise UsageError(
+            f"Expected to write {path}. Received: {reason}. Make room or "
+            "choose a folder that can be written"
+        ) from error
+
+
+def _largest_difference(network, path, *, data, file) -> float:
+    """Compares both signatures with the network, on training images."""
+    split = data.split("train")
+    some = prepared.Split(
+        split.images[:_IMAGES_COMPARED], split.labels[:_IMAGES_COMPARED]
+    )
+    files = tf.stack([tf.io.encode_png(image) for image in some.images])
+    signatures = tf.saved_model.load(str(path)).signatures
+    short_floats = tf.config.experimental.tensor_float_32_execution_enabled()
+    # On a GPU kernels of reduced precision may differ by more than allowed.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        logits = network.predict(
+            input_pipeline.evaluation_batches(
+                some, batch_size=len(some), mean=data.mean, std=data.std
+            ),
+            verbose=0,
+        )
+        answers = [
+            signatures[PIXELS](tf.constant(some.images)),
+            signatures[ENCODED](files),
+        ]
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(short_floats)
+    if not np.isfinite(logits).all():
+        raise UsageError(
+            f"Expected a network with finite outputs in {file}. Received: one "
+            "whose training diverged. Train again with a lower "
+            "config.network.learning_rate"
+        )
+    expected = tf.nn.softmax(tf.cast(logits, tf.float32)).numpy()
+    difference = max(
+        float(np.abs(answer["probabilities"].numpy() - expected).max())
+        for answer in answers
+    )
+    if not difference <= TOLERANCE:
+        raise RuntimeError(
+            "Expected the SavedModel to give the probabilities of the network "
+            f"in {file} to {TOLERANCE}. Received: a difference of {difference}"
+        )
+    return difference

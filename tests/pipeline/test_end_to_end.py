@@ -1,0 +1,174 @@
+"""A whole run: interrupted anywhere, it ends as if it had not been."""
+
+import json
+import os
+import pathlib
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+CONFIG = pathlib.Path(__file__).with_name("tiny.py")
+PROGRAM = [sys.executable, "-m", "att_darts_tf"]
+STAGES = ("prepare", "search", "select", "train", "evaluate")
+PATIENCE = 600
+
+
+def command(stage, folder):
+    return [*PROGRAM, stage, f"--config={CONFIG}", f"--workdir={folder}"]
+
+
+def run(stage, folder):
+    result = subprocess.run(
+        command(stage, folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert result.returncode == 0, result.stdout
+    return result.stdout
+
+
+def kill_once_there_is(file, folder):
+    """Kills the pipeline's process group when a file has appeared."""
+    assert not file.exists()
+    with open(folder.with_suffix(".log"), "a") as log:
+        process = subprocess.Popen(
+            command("pipeline", folder),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    begun = time.monotonic()
+    while not file.exists():
+        assert process.poll() is None, folder.with_suffix(".log").read_text()
+        assert time.monotonic() - begun < PATIENCE
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def figures(folder):
+    """Returns a folder's records without what time has to do with."""
+
+    def timeless(value):
+        if isinstance(value, dict):
+            return {
+                name: timeless(item)
+                for name, item in value.items()
+                # The one says when, the other where.
+                if name not in ("seconds", "genotype_file")
+            }
+        if isinstance(value, list):
+            return [timeless(item) for item in value]
+        return value
+
+    return {
+        file.relative_to(folder).as_posix(): timeless(
+            json.loads(file.read_text())
+        )
+        for stage in ("data", "search", "selection", "training", "evaluation")
+        for file in sorted((folder / stage).rglob("*.json"))
+    }
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """A pipeline that was killed inside a search and inside a training."""
+    folder = tmp_path_factory.mktemp("runs") / "interrupted"
+    for stage in ("search/seed-3", "training/repeat-1"):
+        record = folder / stage / "checkpoints" / "checkpoint"
+        kill_once_there_is(record, folder)
+        # Between two steps of the first epoch.
+        assert not (folder / stage / "genotype.json").exists()
+        assert not (folder / stage / "result.json").exists()
+    return folder, run("pipeline", folder)
+
+
+@pytest.fixture(scope="module")
+def by_stages(tmp_path_factory):
+    """The same run, stage by stage and in peace."""
+    folder = tmp_path_factory.mktemp("runs") / "by-stages"
+    for stage in STAGES:
+        run(stage, folder)
+    return folder
+
+
+@pytest.mark.slow
+class TestRun:
+    def test_ends_with_the_figures_of_an_uninterrupted_one(
+        self, interrupted, by_stages
+    ):
+        folder, _ = interrupted
+        expected = figures(by_stages)
+        assert figures(folder) == expected
+        assert "search/seed-5/genotype.json" in expected
+        assert "evaluation/result.json" in expected
+
+    def test_same_command_again_is_quick_and_does_nothing(self, interrupted):
+        folder, first = interrupted
+        before = {
+            file: file.stat().st_mtime_ns
+            for file in folder.rglob("*")
+            if file.is_file() and "pipeline" not in file.parts
+        }
+        begun = time.monotonic()
+        again = run("pipeline", folder)
+        assert time.monotonic() - begun < 30
+        assert again.count("cache hit") == 8
+        assert again.count("Executing task") == 1
+        assert again.splitlines()[-15:] == first.splitlines()[-15:]
+        for file, changed in before.items():
+            assert file.stat().st_mtime_ns == changed, file
+
+    def test_prints_the_candidates_and_what_became_of_them(self, interrupted):
+        folder, output = interrupted
+        selection = json.loads((folder / "selection/result.json").read_text())
+        for candidate in selection["candidates"]:
+            assert f"Candidate, seed {candidate['seed']} " in output
+        assert selection["reason"] in output
+        assert "500 images, 2 trainings" in output
+        for place in ("export/model", "report/report.html"):
+            assert str(folder / place) in output
+            assert (folder / place).exists()
+
+    def test_prints_a_command_that_classifies_an_image(self, interrupted):
+        folder, output = interrupted
+        line = output.splitlines()[-1]
+        image = folder / "report" / "normal.png"
+        result = subprocess.run(
+            shlex.split(line.replace("IMAGE", str(image))),
+            cwd="/",
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 0, result.stderr
+        assert any(name in result.stdout for name in ("airplane", "truck"))
+
+    def test_every_stage_says_what_it_was_made_from(self, interrupted):
+        folder, _ = interrupted
+        records = {
+            file.parent.relative_to(folder).as_posix(): json.loads(
+                file.read_text()
+            )
+            for file in folder.rglob("lineage.json")
+        }
+        assert set(records) == {
+            "data",
+            "search/seed-3",
+            "search/seed-5",
+            "selection",
+            "training/repeat-0",
+            "training/repeat-1",
+            "evaluation",
+            "export",
+            "report",
+        }
+        for place, record in records.items():
+            assert record["made_from"]["code"], place
+            assert record["made_from"]["config"], place
+            assert record["packages"]["tensorflow"], place
