@@ -76,6 +76,11 @@ class Layout:
         return self.export / "model"
 
     @property
+    def classifier(self) -> pathlib.Path:
+        """Returns the script that classifies image files."""
+        return self.export / "classify.py"
+
+    @property
     def report(self) -> pathlib.Path:
         return self.root / "report"
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import ml_collections
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework import convert_to_constants
 
 from att_darts_tf.data import augment, images, input_pipeline, prepared
 from att_darts_tf.engine import devices, workdir
@@ -51,10 +52,8 @@ def main(arguments):
             "Expected names of JPEG or PNG files. Received: none. "
             "Run: python classify.py IMAGE [IMAGE ...]"
         )
-    # TensorFlow greets at length, and reports the lack of a GPU as an error.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        import tensorflow as tf
+        tf, model = load()
     except ModuleNotFoundError as error:
         if error.name != "tensorflow":
             raise
@@ -62,8 +61,6 @@ def main(arguments):
             f"Expected TensorFlow. Received: {sys.executable} without it. "
             "Run: pip install tensorflow"
         )
-    try:
-        model = tf.saved_model.load(str(MODEL))
     except OSError:
         return refuse(
             f"Expected a SavedModel in {MODEL}. Received: none that can be "
@@ -92,6 +89,23 @@ def main(arguments):
     return status
 
 
+def load():
+    # TensorFlow greets at length, and calls the lack of a GPU an error, before
+    # any setting reaches it. What fails is an exception all the same.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    visible = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        import tensorflow as tf
+
+        return tf, tf.saved_model.load(str(MODEL))
+    finally:
+        os.dup2(visible, 2)
+        os.close(visible)
+        os.close(nowhere)
+
+
 def refuse(reason):
     print(f"classify.py: {reason}", file=sys.stderr)
     return 2
@@ -105,8 +119,9 @@ if __name__ == "__main__":
 class Classifier(tf.Module):
     """What is served: from pixels, or encoded files, to classes.
 
-    It holds the weights that inference reads. The network itself is no
-    attribute, since its optimizer and auxiliary head would be saved with it.
+    Weights are constants of its graph, since thousands of variables would be
+    most of the time of loading it. Only those that inference reads are in it:
+    no auxiliary head, no optimizer.
 
     Args:
         network: A built `Network`.
@@ -117,15 +132,21 @@ class Classifier(tf.Module):
         super().__init__()
         height, width, channels = data.image_shape
 
-        @tf.function(
-            input_signature=[
-                tf.TensorSpec((None, *data.image_shape), tf.uint8, "images")
-            ]
-        )
-        def classify(images):
+        pixels = tf.TensorSpec((None, *data.image_shape), tf.uint8, "images")
+
+        @tf.function(input_signature=[pixels])
+        def predict(images):
             inputs = augment.normalise(images, mean=data.mean, std=data.std)
             logits = network(inputs, training=False)
-            probabilities = tf.nn.softmax(tf.cast(logits, tf.float32))
+            return tf.nn.softmax(tf.cast(logits, tf.float32))
+
+        frozen = convert_to_constants.convert_variables_to_constants_v2(
+            predict.get_concrete_function()
+        )
+
+        @tf.function(input_signature=[pixels])
+        def classify(images):
+            (probabilities,) = tf.nest.flatten(frozen(images))
             labels = tf.argmax(probabilities, -1, tf.int32)
             return {
                 "probabilities": probabilities,
@@ -141,14 +162,13 @@ class Classifier(tf.Module):
             input_signature=[tf.TensorSpec((None,), tf.string, "contents")]
         )
         def classify_encoded(contents):
-            pixels = tf.TensorSpec(data.image_shape, tf.uint8)
+            image = tf.TensorSpec(data.image_shape, tf.uint8)
             return classify(
-                tf.map_fn(decode, contents, fn_output_signature=pixels)
+                tf.map_fn(decode, contents, fn_output_signature=image)
             )
 
         self.classify = classify
         self.classify_encoded = classify_encoded
-        self.weights = list(classify.get_concrete_function().variables)
 
 
 def run_export(

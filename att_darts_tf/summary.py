@@ -122,19 +122,9 @@ def spread(result: dict) -> str:
 
 
 def classify_command(folders: Layout) -> list[str]:
-    """Returns how to classify an image with TensorFlow alone."""
-    program = (
-        "import sys, tensorflow as tf; "
-        "model = tf.saved_model.load(sys.argv[1]); "
-        'answer = model.signatures["classify_bytes"]'
-        "(tf.constant([open(sys.argv[2], 'rb').read()])); "
-        "print(answer)"
-    )
-    return [
-        "Classify an image:",
-        "  " + shlex.join([sys.executable, "-c", program, str(folders.model)])
-        + " IMAGE",
-    ]
+    """Returns how to classify an image, with TensorFlow alone."""
+    command = shlex.join([sys.executable, str(folders.classifier)])
+    return ["Classify a JPEG or PNG file:", f"  {command} IMAGE"]
 
 
 def _candidate(candidate: dict) -> str:

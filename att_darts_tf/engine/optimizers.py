@@ -49,10 +49,15 @@ class SGD(_Optimizer):
 
     def update_step(self, gradient, variable, learning_rate):
         velocity = self.velocities[self._get_variable_index(variable)]
-        gradient = ops.cast(gradient, variable.dtype)
-        self.assign(velocity, self.momentum * velocity + gradient)
-        self.assign_sub(
-            variable, ops.cast(learning_rate, variable.dtype) * velocity
+        # One operation a variable: in a graph of many layers, most nodes would
+        # otherwise be the optimizer's.
+        tf.raw_ops.ResourceApplyMomentum(
+            var=variable.handle,
+            accum=velocity.value.handle,
+            lr=ops.cast(learning_rate, variable.dtype),
+            grad=ops.cast(gradient, variable.dtype),
+            momentum=self.momentum,
+            use_locking=True,
         )
 
     def get_config(self):
@@ -142,15 +147,18 @@ def update_direction(gradients, variables, *, clip_norm, weight_decay):
     """
     known = [index for index, g in enumerate(gradients) if g is not None]
     sums = devices.all_reduce_sum([gradients[index] for index in known])
+    share = 1.0 / devices.num_replicas()
+    scale = share
     if clip_norm is not None:
         norm = tf.linalg.global_norm(sums)
-        scale = tf.minimum(clip_norm / (norm + 1e-6), 1.0)
-        sums = [g * tf.cast(scale, g.dtype) for g in sums]
-    share = 1.0 / devices.num_replicas()
+        scale *= tf.minimum(clip_norm / (norm + 1e-6), 1.0)
     directions = [None] * len(gradients)
     for index, gradient in zip(known, sums, strict=True):
-        decay = weight_decay * ops.convert_to_tensor(variables[index])
-        directions[index] = (gradient + decay) * share
+        variable = ops.convert_to_tensor(variables[index])
+        directions[index] = (
+            gradient * tf.cast(scale, gradient.dtype)
+            + (weight_decay * share) * variable
+        )
     return directions
 
 

@@ -15,7 +15,8 @@ from att_darts_tf.space import blocks, published
 from att_darts_tf.space.genotype import Genotype
 
 # By the stem, the side of the maps that the auxiliary head pools, and the
-# stride of its pooling.
+# stride of its pooling. The released code says 14 of large images, but its
+# classifier fits 7, which is what 224 x 224 images come to.
 _AUXILIARY_POOLING = {"small": (8, 3), "imagenet": (7, 2)}
 
 

@@ -74,6 +74,7 @@ def train(
         The trained network and its history, as `training.fit` returns it.
     """
     devices.set_determinism(config)
+    devices.skip_graph_optimizer()
     keras.utils.set_random_seed(seed)
     with devices.strategy(config).scope():
         network = make_network(recipe, data=data, genotype=genotype)

@@ -80,6 +80,20 @@ def test_determinism_is_left_alone_unless_asked_for(monkeypatch):
     assert calls == ["operations", {"arithmetic_optimization": False}]
 
 
+@pytest.mark.parametrize(
+    ("gpus", "expected"),
+    [([], [{"disable_meta_optimizer": True}]), (["0"], [])],
+)
+def test_graph_optimizer_is_skipped_without_a_gpu(monkeypatch, gpus, expected):
+    calls = []
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
+    monkeypatch.setattr(
+        tf.config.optimizer, "set_experimental_options", calls.append
+    )
+    devices.skip_graph_optimizer()
+    assert calls == expected
+
+
 def test_direction_needs_no_replica_context():
     (direction,) = optimizers.update_direction(
         [tf.constant([1.0])],

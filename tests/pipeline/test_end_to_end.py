@@ -147,7 +147,8 @@ class TestRun:
             text=True,
         )
         assert result.returncode == 0, result.stderr
-        assert any(name in result.stdout for name in ("airplane", "truck"))
+        assert result.stdout.startswith(f"{image}: ")
+        assert result.stdout.endswith(" %\n")
 
     def test_every_stage_says_what_it_was_made_from(self, interrupted):
         folder, _ = interrupted
