@@ -131,7 +131,6 @@ class Classifier(tf.Module):
     def __init__(self, network, data):
         super().__init__()
         height, width, channels = data.image_shape
-
         pixels = tf.TensorSpec((None, *data.image_shape), tf.uint8, "images")
 
         @tf.function(input_signature=[pixels])

@@ -1,0 +1,143 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from att_darts_tf.engine import optimizers
+from att_darts_tf.search.supernet import Supernet
+from att_darts_tf.search.trainer import Search
+
+
+@pytest.fixture(autouse=True)
+def eagerly():
+    """Runs functions step by step: nothing here takes many steps."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture(scope="module")
+def search():
+    keras.utils.set_random_seed(0)
+    supernet = Supernet(3, "no_attention", 2, 3)
+    supernet.build((None, 8, 8, 1))
+    search = Search(supernet)
+    search.compile(
+        optimizers.SGD(0.1, momentum=0.9),
+        optimizers.Adam(0.01, beta_1=0.5),
+    )
+    return search
+
+
+def batch(seed):
+    draw = np.random.default_rng(seed)
+    images = draw.normal(size=(4, 8, 8, 1)).astype("float32")
+    return tf.constant(images), tf.constant([0, 1, 2, 0])
+
+
+def values(variables):
+    return [variable.numpy() for variable in variables]
+
+
+def changed(before, variables):
+    return [
+        not np.array_equal(old, variable.numpy())
+        for old, variable in zip(before, variables, strict=True)
+    ]
+
+
+def test_an_architecture_step_moves_architecture_weights_alone(search):
+    supernet = search.supernet
+    weights = values(supernet.weight_variables)
+    statistics = values(supernet.non_trainable_variables)
+    architecture = values(supernet.architecture_variables)
+    search.update_architecture(batch(0))
+    assert all(changed(architecture, supernet.architecture_variables))
+    assert not any(changed(weights, supernet.weight_variables))
+    assert not any(changed(statistics, supernet.non_trainable_variables))
+
+
+def test_a_weight_step_moves_weights_and_statistics_alone(search):
+    supernet = search.supernet
+    weights = values(supernet.weight_variables)
+    statistics = values(supernet.non_trainable_variables)
+    architecture = values(supernet.architecture_variables)
+    search.update_weights(batch(1))
+    assert all(changed(weights, supernet.weight_variables))
+    assert all(changed(statistics, supernet.non_trainable_variables))
+    assert not any(changed(architecture, supernet.architecture_variables))
+
+
+def test_the_gradient_is_that_of_the_search_loss(search):
+    images, labels = batch(2)
+    supernet = search.supernet
+    expected = []
+    loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    variable = supernet.architecture_variables[0]
+    start = variable.numpy()
+    for sign in (1.0, -1.0):
+        moved = start.copy()
+        moved[3, 4] += sign * 0.05
+        variable.assign(moved)
+        logits, _ = supernet.stateless_call(
+            values(supernet.trainable_variables),
+            values(supernet.non_trainable_variables),
+            images,
+            training=True,
+        )
+        expected.append(float(loss_of(labels, logits)))
+    variable.assign(start)
+    from att_darts_tf.search import bilevel
+
+    gradients, _, _ = bilevel.first_order(
+        search.loss_at,
+        [v.value for v in supernet.weight_variables],
+        [v.value for v in supernet.architecture_variables],
+        (images, labels),
+    )
+    difference = (expected[0] - expected[1]) / 0.1
+    np.testing.assert_allclose(
+        gradients[0][3, 4], difference, rtol=0.05, atol=1e-4
+    )
+
+
+def test_fit_reports_both_losses_and_builds_no_further_slots(search):
+    pairs = tf.data.Dataset.from_tensors((batch(3), batch(4)))
+    history = search.fit(pairs, epochs=1, verbose=0).history
+    assert set(history) == {
+        "loss",
+        "accuracy",
+        "search_loss",
+        "search_accuracy",
+    }
+    supernet = search.supernet
+    assert len(search.optimizer.velocities) == len(supernet.weight_variables)
+    assert len(search.architecture_optimizer.means) == len(
+        supernet.architecture_variables
+    )
+
+
+def test_a_search_survives_its_keras_file_with_both_optimizers(
+    search, tmp_path
+):
+    search.save(tmp_path / "search.keras")
+    loaded = keras.saving.load_model(tmp_path / "search.keras")
+    for mine, theirs in (
+        (search, loaded),
+        (search.optimizer, loaded.optimizer),
+        (search.architecture_optimizer, loaded.architecture_optimizer),
+    ):
+        assert len(mine.variables) == len(theirs.variables)
+        for old, new in zip(mine.variables, theirs.variables, strict=True):
+            np.testing.assert_array_equal(old.numpy(), new.numpy(), old.path)
+    assert loaded.genotype() == search.genotype()
+
+
+def test_a_plain_batch_is_refused_with_the_remedy(search):
+    with pytest.raises(ValueError, match="split_in_halves"):
+        search.train_step(batch(0))
+
+
+def test_an_unbuilt_supernet_is_refused():
+    with pytest.raises(ValueError, match="must be built"):
+        Search(Supernet(3, "no_attention", 2, 3))
