@@ -94,6 +94,7 @@ _EVALUATION = {
     "standard_deviation": float,
     "images": _COUNT,
 }
+_EXPORT = {"command": str}
 _LINEAGE = {
     "stage": str,
     "made_from": dict,
@@ -126,6 +127,7 @@ class Records:
             parameter's name, before the softmax.
         trainings: A `Run` for each repeat.
         evaluation: Result of the evaluation.
+        exported: Result of the export.
         lineages: What each folder was made from, by its name; those that are
             there.
         files: SHA-256 of each file that was read, by its name.
@@ -139,6 +141,7 @@ class Records:
     architecture: dict[str, list]
     trainings: list[Run]
     evaluation: dict[str, Any]
+    exported: dict[str, Any]
     lineages: dict[str, dict[str, Any]]
     files: dict[str, str]
 
@@ -260,7 +263,7 @@ def read_records(
                 f"{config.repeats} numbers, one for each training",
                 evaluation[name],
             )
-    reader.result("export", "export", {})
+    exported = reader.result("export", "export", _EXPORT)
     folders += ["evaluation", "export"]
     lineages = {
         folder: reader.read("", file, _LINEAGE, LINEAGE_FORMAT)
@@ -277,6 +280,7 @@ def read_records(
         architecture=architecture,
         trainings=trainings,
         evaluation=evaluation,
+        exported=exported,
         lineages=lineages,
         files=reader.files,
     )
@@ -542,7 +546,7 @@ def render(config: ml_collections.ConfigDict, records: Records) -> str:
         _weights(records) if records.searches else "",
         _curves(records),
         _data(records.data),
-        _use(records.data),
+        _use(records),
         _configuration(config),
         _lineage(records.lineages),
     ]
@@ -1163,27 +1167,16 @@ def _pairs(facts: Sequence[tuple[Any, Any]]) -> Markup:
     )
 
 
-def _use(data: Mapping[str, Any]) -> Markup:
-    height, width, channels = data["image_shape"]
-    program = (
-        "import sys, tensorflow as tf; "
-        "model = tf.saved_model.load(sys.argv[1]); "
-        'image = open(sys.argv[2], "rb").read(); '
-        'answer = model.signatures["classify_bytes"](tf.constant([image])); '
-        "print({name: value.numpy() for name, value in answer.items()})"
-    )
+def _use(records: Records) -> Markup:
+    height, width, channels = records.data["image_shape"]
     return _section(
         "Use of the model",
         element(
             "p",
             "The first network is exported, whatever its test accuracy. With "
-            "TensorFlow alone, in the work directory, this classifies a JPEG "
-            "or PNG file of any size:",
+            "TensorFlow alone this classifies JPEG or PNG files of any size:",
         ),
-        element(
-            "pre",
-            shlex.join(["python", "-c", program, "export/model"]) + " IMAGE",
-        ),
+        element("pre", records.exported["command"]),
         element(
             "p",
             "The signature ",

@@ -434,10 +434,13 @@ class DoubleAttentionBundle(Bundle):
             tf.concat(
                 [tf.convert_to_tensor(kernel) for kernel, _ in self.inner], -1
             )[:, None, None],
-            tf.concat([tf.convert_to_tensor(bias) for _, bias in self.inner], -1),
+            tf.concat(
+                [tf.convert_to_tensor(bias) for _, bias in self.inner], -1
+            ),
         )
+        joint = inner.shape[-1]
         pixels = tf.reshape(
-            inner, (-1, height * width, self.edges, inner.shape[-1] // self.edges)
+            inner, (-1, height * width, self.edges, joint // self.edges)
         )
         features, gathering, distribution = tf.split(pixels, 3, -1)
         gathering = tf.nn.softmax(gathering, axis=1)

@@ -152,8 +152,8 @@ class Supernet(keras.Model):
     @property
     def weight_variables(self):
         """The trainable variables that are no architecture weights."""
-        architecture = {id(v) for v in self.architecture_variables}
-        return [v for v in self.trainable_variables if id(v) not in architecture]
+        others = {id(variable) for variable in self.architecture_variables}
+        return [v for v in self.trainable_variables if id(v) not in others]
 
     def architecture(self):
         """Returns the architecture weights by name, as NumPy arrays."""

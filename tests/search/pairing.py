@@ -1,4 +1,6 @@
-"""Pairs the weights of a bundle with those of the plain layers it stands for."""
+"""Pairs the weights of a bundle with those of its plain layers."""
+
+import numpy as np
 
 from att_darts_tf.search import relaxations
 
@@ -13,7 +15,7 @@ def pairs(mixed, plain):
     Yields:
         A variable of `mixed` and the list of those of `plain`, one an edge.
     """
-    for i, name in enumerate(mixed.names):
+    for i in range(len(mixed.names)):
         column = [row[i] for row in plain.candidates]
         layer = mixed.operations.get(str(i)) or mixed.attentions.get(str(i))
         if layer is None:
@@ -31,8 +33,6 @@ def pairs(mixed, plain):
 
 def stacked(values, variable):
     """Returns the values of all edges in the layout of a bundle's variable."""
-    import numpy as np
-
     values = np.stack(values)
     # The normalisation of a pool that all edges share is one.
     if values.size != np.prod(variable.shape):

@@ -68,7 +68,9 @@ def test_a_bundle_equals_its_plain_layers_weight_by_weight(
             err_msg=variable.path,
         )
     assert compared == {id(v) for v in mixed.trainable_variables}
-    outputs = [layer(inputs, weights, training=False) for layer in (mixed, plain)]
+    outputs = [
+        layer(inputs, weights, training=False) for layer in (mixed, plain)
+    ]
     np.testing.assert_allclose(*outputs, rtol=0, atol=1e-10)
 
 
