@@ -175,7 +175,9 @@ class SkipBundle(Bundle):
                 tf.transpose(kernels, (1, 0, 2)),
                 (1, 1, channels, edges * half),
             )
-            return by_edge(tf.nn.conv2d(maps, kernel, 2, "VALID"), edges)
+            return by_edge(
+                blocks.symmetric_convolution(maps, kernel, stride=2), edges
+            )
 
         even = sample(inputs, self.even)
         odd = sample(blocks.shifted(inputs), self.odd)
