@@ -9,6 +9,7 @@ import difflib
 import pathlib
 import re
 import shlex
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -292,6 +293,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv):
     if any(argument in ("--help", "-h", "-help") for argument in argv):
+        # A reader such as `head` may leave before the end.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         print(_help(argv))
         return 0
     if argv == ["--version"]:
