@@ -54,7 +54,7 @@ def start(folder):
 
 
 def wait_until(condition):
-    for _ in range(200):
+    for _ in range(1200):
         if condition():
             return
         time.sleep(0.05)
