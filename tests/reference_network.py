@@ -233,7 +233,7 @@ def compare(network, fixture):
     """
     import tensorflow as tf
 
-    from att_darts_tf.network.network import cross_entropy
+    from att_darts_tf.engine.losses import cross_entropy
 
     def part(prefix):
         return {

@@ -338,4 +338,4 @@ def _iterate(tfds, dataset, builder) -> Iterator[dict]:
 
 def _one_line(error) -> str:
     text = " ".join(str(error).split()).rstrip(". ")
-    return text if len(text) <= 500 else f"{text[:500]}..."
+    return text if len(text) <= 400 else f"{text[:400]}..."

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from att_darts_tf.engine import devices, optimizers
+from att_darts_tf.engine import devices, losses, optimizers
 from att_darts_tf.errors import UsageError
 from att_darts_tf.network.cell import Cell
 from att_darts_tf.space import blocks, published
@@ -418,9 +418,9 @@ class Network(keras.Model):
         with tf.GradientTape() as tape:
             outputs = self(images, training=True, auxiliary=self.auxiliary)
             logits, *auxiliary = outputs if self.auxiliary else [outputs]
-            loss = cross_entropy(labels, logits)
+            loss = losses.cross_entropy(labels, logits)
             for auxiliary_logits in auxiliary:
-                loss += self.auxiliary_weight * cross_entropy(
+                loss += self.auxiliary_weight * losses.cross_entropy(
                     labels, auxiliary_logits
                 )
             share = loss / devices.num_replicas()
@@ -442,7 +442,7 @@ class Network(keras.Model):
         images, labels = data
         logits = self(images, training=False)
         return self._update_metrics(
-            labels, logits, cross_entropy(labels, logits)
+            labels, logits, losses.cross_entropy(labels, logits)
         )
 
     def num_parameters(self, *, auxiliary=False):
@@ -570,18 +570,6 @@ def adaptive_average_pool(inputs, *, size):
         order.insert(axis, 3)
         outputs = tf.transpose(pooled, order)
     return outputs
-
-
-def cross_entropy(labels, logits):
-    """Returns the mean cross entropy of a batch.
-
-    Args:
-        labels: Integer tensor of shape `(batch,)`.
-        logits: Float tensor of shape `(batch, num_classes)`.
-    """
-    return tf.reduce_mean(
-        tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-    )
 
 
 def _random_seed(shape, dtype=None):
