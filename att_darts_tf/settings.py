@@ -193,6 +193,15 @@ SETTINGS: dict[str, Setting] = {
     "search.architecture_weight_decay": Setting(
         "L2 on the architecture weights", _at_least(0)
     ),
+    "search.order": Setting(
+        "gradient of the architecture weights: at the weights, or through a "
+        "virtual step of theirs",
+        _one_of(("first", "second")),
+    ),
+    "search.implicit": Setting(
+        "how the second order derives that step",
+        _one_of(("finite_difference", "exact")),
+    ),
     "repeats": Setting("trainings of the final network", _integer(1)),
 }
 for _section in ("selection", "network"):

@@ -31,6 +31,8 @@ def main():
     parser.add_argument("--cells", type=int, default=8)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--location", default="after_every")
+    parser.add_argument("--order", default="first")
+    parser.add_argument("--implicit", default="finite_difference")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument(
         "--plain", action="store_true", help="every candidate a plain layer"
@@ -69,6 +71,8 @@ def main():
     search.compile(
         optimizers.SGD(0.025, momentum=0.9),
         optimizers.Adam(3e-4, beta_1=0.5, beta_2=0.999),
+        order=options.order,
+        implicit=options.implicit,
     )
     built = seconds_since_start()
     batches = input_pipeline.paired_batches(
@@ -103,6 +107,8 @@ def main():
                 "cells": options.cells,
                 "batch": options.batch,
                 "plain": options.plain,
+                "order": search.order,
+                "implicit": search.implicit,
                 "seconds_to_build": round(built, 2),
                 "seconds_to_first_step": round(first, 2),
                 "seconds_per_step": {

@@ -65,6 +65,12 @@ def search():
         "architecture_learning_rate": 3e-4,
         "architecture_betas": (0.5, 0.999),
         "architecture_weight_decay": 1e-3,
+        # Gradient of the architecture weights: "first" at the weights,
+        # "second" through a virtual step of theirs.
+        "order": "first",
+        # How the second order derives that step: "finite_difference" (the
+        # paper's) or "exact".
+        "implicit": "finite_difference",
     })
 
 

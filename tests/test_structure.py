@@ -29,6 +29,7 @@ ALLOWED = {
     "engine": FOUNDATIONS,
     "search": MIDDLE,
     "network": MIDDLE,
+    "released": MIDDLE | {"network", "search"},
     "serving": MIDDLE | {"network"},
     "report": MIDDLE | {"network"},
     "settings": {"errors", "space"},

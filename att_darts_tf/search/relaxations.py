@@ -8,22 +8,13 @@ plain layers of its edges, weight by weight.
 Maps of a bundle have shape `(batch, height, width, edges * channels)`, one
 edge after the other. Every weight is that of the plain layer of the same name
 with the edges on a leading axis (flattened into it for normalisations), so
-`weights_by_name` pairs the two.
+`blocks.weights_by_name` pairs the two.
 """
 
 import keras
 import tensorflow as tf
 
 from att_darts_tf.space import blocks
-
-
-def weights_by_name(layer):
-    """Returns a layer's variables by their path below it, dots for slashes."""
-    prefix = f"{layer.path}/"
-    return {
-        variable.path.removeprefix(prefix).replace("/", "."): variable
-        for variable in layer.weights
-    }
 
 
 def by_edge(maps, edges):

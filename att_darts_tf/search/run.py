@@ -170,6 +170,8 @@ def make_search(
         clip_norm=recipe.clip_norm,
         weight_decay=recipe.weight_decay,
         architecture_weight_decay=recipe.architecture_weight_decay,
+        order=recipe.order,
+        implicit=recipe.implicit,
     )
     return search
 

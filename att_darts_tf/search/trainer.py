@@ -60,6 +60,8 @@ class Search(keras.Model):
         clip_norm=5.0,
         weight_decay=3e-4,
         architecture_weight_decay=1e-3,
+        order="first",
+        implicit="finite_difference",
         **kwargs,
     ):
         """Sets both optimizers and how gradients become their directions.
@@ -73,6 +75,11 @@ class Search(keras.Model):
             weight_decay: Float, added to the clipped gradient as an L2 term.
             architecture_weight_decay: The same for the architecture weights,
                 whose gradient is not clipped.
+            order: `"first"`, the gradient at the current weights, or
+                `"second"`, that through a virtual step of the weights, which
+                takes this project's `SGD`.
+            implicit: `"finite_difference"` or `"exact"`, how the second order
+                derives the virtual step.
             **kwargs: `run_eagerly`, as in `keras.Model.compile`.
         """
         # XLA would spend minutes before the first step on a CPU.
@@ -86,6 +93,25 @@ class Search(keras.Model):
         self.clip_norm = clip_norm
         self.weight_decay = weight_decay
         self.architecture_weight_decay = architecture_weight_decay
+        for name, value, choices in (
+            ("order", order, bilevel.ORDERS),
+            ("implicit", implicit, bilevel.IMPLICIT),
+        ):
+            if value not in choices:
+                raise ValueError(
+                    f"`{name}` must be one of {', '.join(choices)}. "
+                    f"Received: {name}={value!r}"
+                )
+        if order == "second" and not isinstance(
+            weight_optimizer, optimizers.SGD
+        ):
+            raise ValueError(
+                "`weight_optimizer` must be an att_darts_tf.engine.optimizers."
+                "SGD for order='second', whose virtual step is one of it. "
+                f"Received: {type(weight_optimizer).__name__}"
+            )
+        self.order = order
+        self.implicit = implicit
 
     def call(self, images, training=False):
         return self.supernet(images, training=training)
@@ -95,18 +121,15 @@ class Search(keras.Model):
 
     def train_step(self, batches):
         train_batch, search_batch = _checked_pair(batches)
-        self.update_architecture(search_batch)
+        self.update_architecture(train_batch, search_batch)
         self.update_weights(train_batch)
         return {name: each.result() for name, each in self.trackers.items()}
 
-    def update_architecture(self, batch):
+    def update_architecture(self, train_batch, search_batch):
         """Moves the architecture weights against the search gradient."""
         variables = self.supernet.architecture_variables
-        gradients, loss, logits = bilevel.first_order(
-            self.loss_at,
-            [v.value for v in self.supernet.weight_variables],
-            [v.value for v in variables],
-            batch,
+        gradients, loss, logits = self.architecture_gradient(
+            train_batch, search_batch
         )
         directions = optimizers.update_direction(
             gradients,
@@ -115,7 +138,40 @@ class Search(keras.Model):
             weight_decay=self.architecture_weight_decay,
         )
         self.architecture_optimizer.apply(directions, variables)
-        self._track("search_", batch, loss, logits)
+        self._track("search_", search_batch, loss, logits)
+
+    def architecture_gradient(self, train_batch, search_batch):
+        """Returns the gradient by the order, and the loss and its logits.
+
+        Args:
+            train_batch: Pair of images and labels from the weight half; the
+                first order does not read it.
+            search_batch: The same from the architecture half.
+
+        Returns:
+            As `bilevel.first_order`.
+        """
+        weights = [v.value for v in self.supernet.weight_variables]
+        architecture = [v.value for v in self.supernet.architecture_variables]
+        if self.order == "first":
+            return bilevel.first_order(
+                self.loss_at, weights, architecture, search_batch
+            )
+        step = bilevel.VirtualStep(
+            rate=self.optimizer.learning_rate,
+            momentum=self.optimizer.momentum,
+            velocities=[v.value for v in self.optimizer.velocities],
+            weight_decay=self.weight_decay,
+        )
+        return bilevel.second_order(
+            self.loss_at,
+            weights,
+            architecture,
+            train_batch,
+            search_batch,
+            step=step,
+            implicit=self.implicit,
+        )
 
     def update_weights(self, batch):
         """Moves the weights against the training gradient."""
@@ -200,6 +256,8 @@ class Search(keras.Model):
             "clip_norm": self.clip_norm,
             "weight_decay": self.weight_decay,
             "architecture_weight_decay": self.architecture_weight_decay,
+            "order": self.order,
+            "implicit": self.implicit,
         }
 
     def compile_from_config(self, config):

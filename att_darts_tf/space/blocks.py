@@ -24,6 +24,15 @@ def fan_in_uniform(fan_in):
     return keras.initializers.RandomUniform(-limit, limit)
 
 
+def weights_by_name(layer):
+    """Returns a layer's variables by their path below it, dots for slashes."""
+    prefix = f"{layer.path}/"
+    return {
+        variable.path.removeprefix(prefix).replace("/", "."): variable
+        for variable in layer.weights
+    }
+
+
 def bottleneck_width(channels, ratio=16):
     """Returns the hidden width of an attention's gate, at least one."""
     return max(channels // ratio, 1)
@@ -156,7 +165,10 @@ def batch_normalize(inputs, scale, offset, *, epsilon):
         return tf.compat.v1.nn.fused_batch_norm(
             inputs, scale, offset, epsilon=epsilon, is_training=True
         )[:3]
-    mean, variance = tf.nn.moments(inputs, (0, 1, 2))
+    # `tf.nn.moments` stops a gradient that the second order needs.
+    mean = tf.reduce_mean(inputs, (0, 1, 2))
+    squares = tf.math.squared_difference(inputs, mean)
+    variance = tf.reduce_mean(squares, (0, 1, 2))
     gain = scale * tf.math.rsqrt(variance + epsilon)
     outputs = inputs * gain + (offset - mean * gain)
     count = tf.cast(tf.size(inputs) / tf.size(mean), variance.dtype)

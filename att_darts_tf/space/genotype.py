@@ -5,12 +5,17 @@ flat lists of edges `[operation, input, attention]`, two a node. Where a node
 has another number of edges, they are lists of nodes, each a list of edges.
 Input 0 is c_{k-2}, input 1 is c_{k-1}, input `2 + i` is node `i`; the
 attention `""` means that there is none.
+
+The text of the released code's named tuple is read too:
+`Genotype(normal=[(operation, input, attention), ...], ...)`.
 """
 
+import ast
 import contextlib
 import dataclasses
 import json
 import os
+import re
 
 from att_darts_tf.errors import UsageError
 from att_darts_tf.space import registry, search_space
@@ -34,6 +39,9 @@ _FIELDS = (
 )
 # What collections of published cells say about a cell; no part of it.
 _REMARKS = ("source", "parameters", "published")
+_NAMED_TUPLE = re.compile(r"\s*(\w+\s*=\s*)?Genotype\s*\(")
+# A named tuple may write the states of the output as a range.
+_MOST_STATES = 100
 _POSITIONS = ("operation", 'attention ("" is none)')
 
 
@@ -194,7 +202,9 @@ class Genotype:
 
         Args:
             text: String. This format, that of the released code (which has no
-                `format`), or an entry of a collection of published cells.
+                `format`), an entry of a collection of published cells, or the
+                named tuple that the released code prints:
+                `Genotype(normal=[('skip_connect', 0, 'SE'), ...], ...)`.
             source: String. What error messages call the text, such as the
                 name of its file.
 
@@ -203,7 +213,10 @@ class Genotype:
             where it is wrong.
         """
         with _inside(source):
-            fields = _parse(text)
+            if _NAMED_TUPLE.match(text):
+                fields = _parse_named_tuple(text)
+            else:
+                fields = _parse(text)
             _check_fields(fields)
             cells = {}
             for name in search_space.CELL_NAMES:
@@ -349,6 +362,54 @@ def _parse(text):
             f"{', '.join(_FIELDS)}. Received: {registry.shorten(fields)}"
         )
     return fields
+
+
+def _parse_named_tuple(text):
+    """Reads `NAME = Genotype(...)`, without running it."""
+    try:
+        tree = ast.parse(text.strip(), mode="exec")
+        (statement,) = tree.body
+        call = statement.value
+        fields = {
+            str(keyword.arg): _plain(ast.literal_eval(_listed(keyword.value)))
+            for keyword in call.keywords
+        }
+        if call.args or len(fields) < len(call.keywords):
+            raise ValueError("each field must be named, once")
+        return fields
+    except (
+        ValueError,
+        SyntaxError,
+        AttributeError,
+        TypeError,
+        RecursionError,
+        MemoryError,
+    ) as error:
+        raise UsageError(
+            "Expected `Genotype(normal=[...], normal_concat=..., reduce=[...], "
+            "reduce_concat=...)` with literal values. Received text that is "
+            f"none: {' '.join(str(error).split())}. Copy the whole line"
+        ) from error
+
+
+def _listed(node):
+    """Returns `range(2, 6)` as the list that it stands for."""
+    if not isinstance(node, ast.Call):
+        return node
+    first, last = (argument.value for argument in node.args)
+    if node.func.id != "range" or not 0 <= first <= last <= _MOST_STATES:
+        raise ValueError("only range(FIRST, LAST) is read")
+    states = [ast.Constant(state) for state in range(first, last)]
+    return ast.List(states, ast.Load())
+
+
+def _plain(value):
+    """Returns what JSON would hold; an edge may leave out its attention."""
+    if not isinstance(value, list | tuple):
+        return "" if value is None else value
+    items = [_plain(item) for item in value]
+    is_edge = len(items) == 2 and isinstance(items[0], str)
+    return [*items, ""] if is_edge else items
 
 
 def _check_fields(fields):

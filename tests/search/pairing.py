@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from att_darts_tf.search import relaxations
+from att_darts_tf.space import blocks
 
 
 def pairs(mixed, plain):
@@ -47,7 +47,7 @@ def copy(plain, mixed):
 
 
 def _pairs(layer, parts):
-    mine = relaxations.weights_by_name(layer)
-    theirs = [relaxations.weights_by_name(part) for part in parts]
+    mine = blocks.weights_by_name(layer)
+    theirs = [blocks.weights_by_name(part) for part in parts]
     for name in theirs[0]:
         yield mine[name], [each[name] for each in theirs]

@@ -51,7 +51,7 @@ def test_an_architecture_step_moves_architecture_weights_alone(search):
     weights = values(supernet.weight_variables)
     statistics = values(supernet.non_trainable_variables)
     architecture = values(supernet.architecture_variables)
-    search.update_architecture(batch(0))
+    search.update_architecture(batch(1), batch(0))
     assert all(changed(architecture, supernet.architecture_variables))
     assert not any(changed(weights, supernet.weight_variables))
     assert not any(changed(statistics, supernet.non_trainable_variables))

@@ -221,7 +221,7 @@ def test_error_names_the_place_and_what_was_received(path, value, expected):
     "text, expected",
     [
         ("", "Expected a genotype as JSON"),
-        ("Genotype(normal=[('skip_connect', 0)])", "line 1 column 1"),
+        ("Cells(normal=[('skip_connect', 0)])", "line 1 column 1"),
         ("[" * 200_000, "Expected a genotype as JSON"),
         ("1" * 10_000, "Expected a genotype as JSON"),
         ("[]", "Expected a JSON object with the fields format, normal"),
@@ -376,3 +376,55 @@ def test_a_genotype_may_hold_every_searched_name():
         *search_space.ATTENTION_NAMES,
     }
     assert searched < set(genotype.LAYER_NAMES)
+
+
+def named_tuple(fields):
+    """Returns a genotype as the released code prints it."""
+    values = {
+        key: value if isinstance(value, str) else [tuple(e) for e in value]
+        for key, value in fields.items()
+        if not key.endswith("_concat")
+    }
+    for name in search_space.CELL_NAMES:
+        values[f"{name}_concat"] = range(2, 6)
+    listed = ", ".join(f"{key}={value!r}" for key, value in values.items())
+    return f"Genotype({listed})"
+
+
+@pytest.mark.parametrize("start", ["", "Att_DARTS = ", " \n"])
+def test_reads_the_named_tuple_of_the_released_code(start):
+    received = Genotype.from_json(start + named_tuple(RELEASED))
+    assert received == Genotype.from_json(json.dumps(RELEASED))
+
+
+def test_a_named_tuple_without_attention_is_plain_darts():
+    pairs = [edge[:2] for edge in RELEASED["normal"]]
+    text = (
+        f"Genotype(normal={[tuple(e) for e in pairs]}, normal_concat=[2, 3, 4, "
+        f"5], reduce={[tuple(e) for e in pairs]}, reduce_concat=range(2, 6))"
+    )
+    genotype_ = Genotype.from_json(text)
+    for cell in (genotype_.normal, genotype_.reduce):
+        edges = [edge for node in cell.nodes for edge in node]
+        assert {len(edge.layers) for edge in edges} == {1}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Genotype(",
+        "Genotype()",
+        "Genotype([], [], [], [])",
+        "Genotype(normal=__import__('os').system('false'))",
+        "Genotype(normal=open('x'), reduce=[])",
+        "Genotype(normal=[], normal_concat=range(2, 10**9))",
+        "Genotype(normal=[], normal=[])",
+        "Genotype(**{'normal': []})",
+        "Genotype(normal=" + "[" * 5000 + "]" * 5000 + ")",
+        "Genotype(normal=[]); print(1)",
+        "Genotype(normal=3, normal_concat=[2], reduce=[], reduce_concat=[2])",
+    ],
+)
+def test_another_text_of_a_call_is_refused_and_not_run(text):
+    with pytest.raises(UsageError):
+        Genotype.from_json(text)

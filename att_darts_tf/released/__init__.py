@@ -1,0 +1,1 @@
+"""The authors' files: their names of weights, and their checkpoints."""
