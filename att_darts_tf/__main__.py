@@ -45,6 +45,8 @@ class Command:
     config: ml_collections.ConfigDict
     workdir: str
     flags: tuple[str, ...]
+    checkpoint: str = ""
+    cell: str = ""
 
     def again(self, stage: str) -> str:
         """Returns the command that runs another stage of the same run."""
@@ -188,6 +190,26 @@ def _pipeline(command, folders):
     return pipeline.run_pipeline(command.config, folders)
 
 
+def _import_checkpoint(command, folders):
+    if not command.checkpoint:
+        raise UsageError(
+            "Expected --checkpoint=FILE, a state dictionary of the released "
+            f"code. Received: none. See {PROGRAM} import-checkpoint --help"
+        )
+    startup.load_tensorflow()
+    from att_darts_tf.released import run
+
+    result = run.run_import(
+        command.config,
+        checkpoint=command.checkpoint,
+        cell=command.cell or command.config.network.cell,
+        network_dir=folders.training(0),
+        supernet_dir=folders.imported,
+    )
+    lineage.record(pathlib.Path(result["folder"]), stage="import-checkpoint")
+    return summary.import_checkpoint(result)
+
+
 @dataclasses.dataclass(frozen=True)
 class Stage:
     """One stage: what it does, what it reads and what it can be told.
@@ -197,7 +219,9 @@ class Stage:
         purpose: String, one line.
         reads: String. The files of earlier stages.
         writes: String. The files that it makes.
-        sections: Tuple of strings. The parts of the configuration it heeds.
+        sections: Tuple of strings. The parts of the configuration it heeds,
+            or single settings.
+        flags: Mapping. What its own flags mean, by name and value.
     """
 
     run: Callable[[Command, layout.Layout], Sequence[str]]
@@ -205,6 +229,7 @@ class Stage:
     reads: str
     writes: str
     sections: tuple[str, ...]
+    flags: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 STAGES = {
@@ -265,6 +290,19 @@ STAGES = {
         ("data", "space", "search", "selection", "network", "repeats",
          "engine"),
     ),
+    "import-checkpoint": Stage(
+        _import_checkpoint,
+        "Make a model of a PyTorch checkpoint of the authors' code.",
+        "--checkpoint",
+        "training/repeat-0/ (a network), imported/ (a supernet)",
+        ("data.image_size", "space", "repeats"),
+        {
+            "checkpoint=FILE": "a state dictionary (.pt), read without PyTorch "
+            "and without running what is in it",
+            "cell=NAME": "published cell or genotype file of a network, which "
+            "its state dictionary does not name",
+        },
+    ),
 }
 
 
@@ -316,6 +354,10 @@ def _parse(argv):
     flags.DEFINE_string(
         "workdir", None, "Folder of the run.", flag_values=values
     )
+    for name in ("checkpoint", "cell"):
+        flags.DEFINE_string(
+            name, "", "Of import-checkpoint.", flag_values=values
+        )
     config = None
     if config_name is not None:
         config = settings.load(config_name)
@@ -337,10 +379,22 @@ def _parse(argv):
                 f"Expected --{name}=... Received: none. See {PROGRAM} {stage} "
                 "--help"
             )
+    own = {name.partition("=")[0] for name in STAGES[stage].flags}
+    for name in ("checkpoint", "cell"):
+        if values[name].present and name not in own:
+            raise UsageError(
+                f"Expected flags of the stage {stage}. Received: --{name}, "
+                "which import-checkpoint alone takes. Leave it out"
+            )
     given = list(argv)
     given.remove(stage)
     return Command(
-        stage, settings.resolve(config), values.workdir, tuple(given)
+        stage,
+        settings.resolve(config),
+        values.workdir,
+        tuple(given),
+        values.checkpoint,
+        values.cell,
     )
 
 
@@ -440,10 +494,10 @@ def _help(argv):
 
 def _general_help():
     stages = "\n".join(
-        f"  {name:9} {stage.purpose}" for name, stage in STAGES.items()
+        f"  {name:17} {stage.purpose}" for name, stage in STAGES.items()
     )
     names = "\n".join(
-        f"  {name:9} {line}" for name, line in settings.shipped().items()
+        f"  {name:17} {line}" for name, line in settings.shipped().items()
     )
     return f"""\
 {PROGRAM}: architecture search over operations and attention.
@@ -483,11 +537,18 @@ def _stage_help(stage, config_name):
         f"Reads:  {described.reads}",
         f"Writes: {described.writes}",
     ]
+    for name, meaning in described.flags.items():
+        lines += ["", f"  --{name}"] + textwrap.wrap(
+            meaning,
+            width=79,
+            initial_indent="            ",
+            subsequent_indent="            ",
+        )
     shown = [
         name
         for section in described.sections
         for name in settings.SETTINGS
-        if name.partition(".")[0] == section
+        if section in (name, name.partition(".")[0])
     ]
     if shown:
         lines += ["", f"Settings, with the values of --config={config_name}:"]

@@ -63,6 +63,11 @@ class Layout:
         return self.training(repeat) / "model.keras"
 
     @property
+    def imported(self) -> pathlib.Path:
+        """Returns the folder of a supernet from a checkpoint."""
+        return self.root / "imported"
+
+    @property
     def evaluation(self) -> pathlib.Path:
         return self.root / "evaluation"
 

@@ -105,6 +105,15 @@ def report(result: dict, folders: Layout) -> list[str]:
     return [f"Report: {folders.report / 'report.html'}"]
 
 
+def import_checkpoint(result: dict) -> list[str]:
+    return [
+        f"A {result['kind']} of {result['parameters']:,} parameters: "
+        f"{result['cells']} cells, {result['channels']} channels, "
+        f"{result['classes']} classes",
+        f"Files: {result['folder']}",
+    ]
+
+
 def percent(fraction: float) -> str:
     return f"{100 * fraction:.2f} %"
 

@@ -29,9 +29,7 @@ import tensorflow as tf  # noqa: E402
 
 from att_darts_tf.engine import losses, optimizers  # noqa: E402
 from att_darts_tf.errors import UsageError  # noqa: E402
-from att_darts_tf.network.network import Network  # noqa: E402
-from att_darts_tf.released import names  # noqa: E402
-from att_darts_tf.search.supernet import Supernet  # noqa: E402
+from att_darts_tf.released import models, names  # noqa: E402
 from att_darts_tf.search.trainer import Search  # noqa: E402
 from att_darts_tf.space import published, search_space  # noqa: E402
 from att_darts_tf.space.attentions import ATTENTIONS  # noqa: E402
@@ -246,23 +244,10 @@ def _check_network(case, dtype):
         genotype = Genotype.from_json(str(case.take("genotype")))
     images = case.images("input", dtype)
     auxiliary = "auxiliary_logits_training" in case
-    large = "stem0.0.weight" in state
-    network = Network.from_genotype(
-        genotype,
-        image_shape=tuple(images.shape[1:]),
-        num_classes=len(state["classifier.bias"]),
-        channels=(
-            len(state["stem0.3.weight"])
-            if large
-            else len(state["stem.0.weight"]) // 3
-        ),
-        cells=_num_cells(state),
-        auxiliary=auxiliary,
-        stem="imagenet" if large else "small",
-        dtype=dtype,
+    network = models.network(
+        state, genotype, image_size=tuple(images.shape[1:3]), dtype=dtype
     )
     places = names.of_network(network)
-    names.load(places, state)
     comparison = Comparison(
         case, dtype, TOLERANCE if precise else MODEL_TOLERANCE_32
     )
@@ -318,11 +303,14 @@ def _check_supernet(case, location, column, dtype):
         )
         for half in ("train", "search")
     }
-    supernet = _supernet(
-        location, state, batches["train"][0].shape, column, dtype
+    supernet = models.supernet(
+        state,
+        location,
+        image_size=tuple(batches["train"][0].shape[1:3]),
+        batched=column == "batched",
+        dtype=dtype,
     )
     places = names.of_supernet(supernet)
-    names.load(places, state)
     search = Search(supernet)
     weights = [v.value for v in supernet.weight_variables]
     architecture = [v.value for v in supernet.architecture_variables]
@@ -354,7 +342,7 @@ def _check_supernet(case, location, column, dtype):
     )
     training.add(
         "num_parameters",
-        sum(int(np.prod(v.shape)) for v in _their_weights(supernet, places)),
+        sum(int(np.prod(v.shape)) for v in supernet.weight_variables),
     )
     yield training.row()
     yield _check_genotype(case, search, column)
@@ -367,25 +355,6 @@ def _check_supernet(case, location, column, dtype):
             yield _check_alternating(
                 kind, clip_norm, supernet, batches, places, comparison(kind)
             )
-
-
-def _supernet(location, state, images_shape, column, dtype):
-    supernet = Supernet(
-        num_classes=len(state["classifier.bias"]),
-        location=location,
-        channels=len(state["stem.0.weight"]) // 3,
-        num_cells=_num_cells(state),
-        batched=column == "batched",
-        dtype=dtype,
-    )
-    supernet.build((None, *images_shape[1:]))
-    return supernet
-
-
-def _their_weights(supernet, places):
-    """Returns the trainable weights, without architecture weights."""
-    named = {id(place.variable) for place in places.values()}
-    return [v for v in supernet.weight_variables if id(v) in named]
 
 
 def _check_genotype(case, search, column):
@@ -411,9 +380,9 @@ def _check_architecture_gradients(case, search, batches, places, comparison):
             implicit=implicit or "finite_difference",
         )
         if with_momentum:
-            of_variable = {
-                id(v): Place
-                for v, Place in zip(
+            buffer_of = {
+                id(v): buffer
+                for v, buffer in zip(
                     search.supernet.weight_variables,
                     search.optimizer.velocities,
                     strict=True,
@@ -423,7 +392,7 @@ def _check_architecture_gradients(case, search, batches, places, comparison):
                 {
                     name: dataclasses.replace(
                         places[name],
-                        variable=of_variable[id(places[name].variable)],
+                        variable=buffer_of[id(places[name].variable)],
                     )
                     for name in velocity
                 },
@@ -488,8 +457,12 @@ def check_names(path):
     for column in ("batched", "plain"):
         # Shapes are all that counts: no variable is given values.
         with keras.StatelessScope():
-            supernet = _supernet(
-                location, state, (None, 32, 32, 3), column, "float32"
+            supernet = models.empty_supernet(
+                state,
+                location,
+                image_size=(32, 32),
+                batched=column == "batched",
+                dtype="float32",
             )
             places = names.of_supernet(supernet)
         wrong = sorted(
@@ -526,12 +499,6 @@ def _add_below(comparison, prefix, places, value_of):
         elif name.startswith(prefix):
             place = places[below]
             comparison.add_weight(name, place, value_of(place.variable))
-
-
-def _num_cells(state):
-    return 1 + max(
-        int(name.split(".")[1]) for name in state if name.startswith("cells.")
-    )
 
 
 def _norm(arrays):

@@ -39,6 +39,17 @@ import pytest
 
 from att_darts_tf.errors import UsageError
 from att_darts_tf.released import state_dict
+from tests.released.torch_files import (
+    NUMBERS,
+    called,
+    dictionary,
+    legacy,
+    plain,
+    stored,
+    tensor,
+    whole,
+    zipped,
+)
 
 FOLDER = pathlib.Path(__file__).parent
 FILES = ("zip.pt", "legacy.pt")
@@ -50,73 +61,6 @@ EXPECTED = {
     "parameter": np.arange(4, dtype="f4") - 2,
     "brain": np.arange(8, dtype="f4"),
 }
-NUMBERS = struct.pack("<6f", *range(6))
-
-
-def plain(value):
-    """Returns the instructions that make a plain value."""
-    return pickle.dumps(value, protocol=2)[2:-1]
-
-
-def whole(instructions):
-    return b"\x80\x02" + instructions + b"."
-
-
-def called(name, *values):
-    """Returns the instructions that call a global with values."""
-    module, function = name.rsplit(".", 1)
-    return f"c{module}\n{function}\n(".encode() + b"".join(values) + b"tR"
-
-
-def stored(key="0", total=6, kind="FloatStorage", view=b""):
-    identifier = (plain("storage"), f"ctorch\n{kind}\n".encode(), plain(key))
-    return b"(%b%b%btQ" % (
-        b"".join(identifier),
-        plain("cpu") + plain(total),
-        view,
-    )
-
-
-def tensor(storage=None, offset=0, size=(2, 3), stride=(3, 1)):
-    return called(
-        "torch._utils._rebuild_tensor_v2",
-        stored() if storage is None else storage,
-        plain(offset),
-        plain(size),
-        plain(stride),
-        plain(False),
-        called("collections.OrderedDict"),
-    )
-
-
-def dictionary(**entries):
-    pairs = [plain(name) + value for name, value in entries.items()]
-    return b"}(" + b"".join(pairs) + b"u"
-
-
-def zipped(instructions, data=NUMBERS, **more):
-    entries = {"data/0": data, "byteorder": b"little", **more}
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("some/data.pkl", whole(instructions))
-        for name, content in entries.items():
-            archive.writestr(f"some/{name}", content)
-    return file.getvalue()
-
-
-def legacy(instructions, data=NUMBERS, keys=None, count=6, little=True):
-    keys = plain(["0"]) if keys is None else keys
-    return b"".join(
-        (
-            whole(plain(0x1950A86A20F9469CFC6C)),
-            whole(plain(1001)),
-            whole(plain({"protocol_version": 1001, "little_endian": little})),
-            whole(instructions),
-            whole(keys),
-            struct.pack("<q", count),
-            data,
-        )
-    )
 
 
 def read(folder, content):
