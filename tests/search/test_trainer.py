@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 
 from att_darts_tf.engine import optimizers
+from att_darts_tf.search import bilevel
 from att_darts_tf.search.supernet import Supernet
 from att_darts_tf.search.trainer import Search
 
@@ -16,7 +17,7 @@ def eagerly():
     tf.config.run_functions_eagerly(False)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def search():
     keras.utils.set_random_seed(0)
     supernet = Supernet(3, "no_attention", 2, 3)
@@ -68,6 +69,72 @@ def test_a_weight_step_moves_weights_and_statistics_alone(search):
     assert not any(changed(architecture, supernet.architecture_variables))
 
 
+def test_a_step_moves_both(search):
+    supernet = search.supernet
+    weights = values(supernet.weight_variables)
+    architecture = values(supernet.architecture_variables)
+    search.train_step((batch(1), batch(0)))
+    assert all(changed(weights, supernet.weight_variables))
+    assert all(changed(architecture, supernet.architecture_variables))
+
+
+def test_the_norm_that_is_clipped_is_that_of_the_weights_alone(search):
+    supernet = search.supernet
+    before = values(supernet.weight_variables)
+    search.compile(
+        optimizers.SGD(1.0),
+        optimizers.Adam(0.01, beta_1=0.5),
+        clip_norm=0.01,
+        weight_decay=0.0,
+    )
+    search.update_weights(batch(1))
+    moved = [
+        old - new.numpy()
+        for old, new in zip(before, supernet.weight_variables, strict=True)
+    ]
+    norm = np.sqrt(sum(np.sum(part.astype("float64") ** 2) for part in moved))
+    np.testing.assert_allclose(norm, 0.01, rtol=1e-5)
+
+
+@pytest.mark.parametrize("implicit", bilevel.IMPLICIT)
+def test_the_second_order_changes_no_variable_and_uses_the_momentum(
+    search, implicit
+):
+    def gradient():
+        return search.architecture_gradient(batch(1), batch(0))[0][0].numpy()
+
+    search.compile(
+        optimizers.SGD(0.1, momentum=0.9),
+        optimizers.Adam(0.01),
+        order="second",
+        implicit=implicit,
+    )
+    variables = search.supernet.variables + search.optimizer.variables
+    before = values(variables)
+    without = gradient()
+    assert not any(changed(before, variables))
+    for velocity in search.optimizer.velocities:
+        velocity.assign(0.1 * np.ones(velocity.shape))
+    assert not np.allclose(gradient(), without, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"order": "third"}, "order='third'"),
+        ({"order": "second", "implicit": "none"}, "implicit='none'"),
+    ],
+)
+def test_an_unknown_order_is_refused(search, options, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        search.compile(optimizers.SGD(), optimizers.Adam(), **options)
+
+
+def test_the_second_order_takes_the_optimizer_of_its_virtual_step(search):
+    with pytest.raises(ValueError, match="Received: Adam"):
+        search.compile(optimizers.Adam(), optimizers.Adam(), order="second")
+
+
 def test_the_gradient_is_that_of_the_search_loss(search):
     images, labels = batch(2)
     supernet = search.supernet
@@ -87,8 +154,6 @@ def test_the_gradient_is_that_of_the_search_loss(search):
         )
         expected.append(float(loss_of(labels, logits)))
     variable.assign(start)
-    from att_darts_tf.search import bilevel
-
     gradients, _, _ = bilevel.first_order(
         search.loss_at,
         [v.value for v in supernet.weight_variables],
