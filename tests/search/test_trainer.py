@@ -206,3 +206,28 @@ def test_a_plain_batch_is_refused_with_the_remedy(search):
 def test_an_unbuilt_supernet_is_refused():
     with pytest.raises(ValueError, match="must be built"):
         Search(Supernet(3, "no_attention", 2, 3))
+
+
+def test_both_second_orders_agree_where_no_kink_is_crossed(monkeypatch):
+    keras.utils.set_random_seed(0)
+    supernet = Supernet(3, "no_attention", 2, 3, dtype="float64")
+    supernet.build((None, 8, 8, 1))
+    search = Search(supernet)
+
+    def gradient(implicit):
+        search.compile(
+            optimizers.SGD(0.1, momentum=0.9),
+            optimizers.Adam(),
+            order="second",
+            implicit=implicit,
+        )
+        gradients, _, _ = search.architecture_gradient(batch(1), batch(0))
+        return np.concatenate([g.numpy().ravel() for g in gradients])
+
+    exact = gradient("exact")
+    differences = []
+    for radius in (1e-7, 1e-8, 1e-9):
+        monkeypatch.setattr(bilevel, "_RADIUS", radius)
+        found = gradient("finite_difference")
+        differences.append(np.abs(found - exact).max() / np.abs(exact).max())
+    assert min(differences) < 1e-6, differences
