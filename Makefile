@@ -7,6 +7,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # Processes for the tests; each may take 2 GB of memory.
 WORKERS ?= 2
 WORKDIR ?= runs/demo
+# Folder of the authors' numbers.
+REFERENCE ?= ../shared/reference
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo test lint bench verify
@@ -17,7 +19,8 @@ help:
 	@echo "make test    build the environment, run the tests (WORKERS=$(WORKERS))"
 	@echo "make lint    check style and imports"
 	@echo "make bench   time one alternating search step"
-	@echo "make verify  lint, tests and demo: all that a release must pass"
+	@echo "make verify  compare with the authors' numbers, plant defects, and write"
+	@echo "             results/verify.md (REFERENCE=$(REFERENCE)); resumable"
 	@echo "make env     only build the environment, in $(VENV), from requirements.lock"
 
 env: $(STAMP)
@@ -42,4 +45,5 @@ lint: env
 bench: env
 	$(BIN)/python -m benchmarks.search_step
 
-verify: lint test demo
+verify: env
+	$(BIN)/python -m tests.verify $(REFERENCE)

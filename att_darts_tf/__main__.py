@@ -249,7 +249,7 @@ STAGES = {
     ),
     "select": Stage(
         _select,
-        "Train every candidate briefly and keep the best on held-out images.",
+        "Train candidates briefly; keep the best on held-out images.",
         "data/, search/seed-*/genotype.json",
         "selection/genotype.json",
         ("selection", "data", "engine"),
@@ -284,7 +284,7 @@ STAGES = {
     ),
     "pipeline": Stage(
         _pipeline,
-        "Run all of the above in order; again, to go on where it stopped.",
+        "Run all of the above; again, to go on where it stopped.",
         "config.data.name",
         "everything above",
         ("data", "space", "search", "selection", "network", "repeats",
@@ -295,7 +295,7 @@ STAGES = {
         "Make a model of a PyTorch checkpoint of the authors' code.",
         "--checkpoint",
         "training/repeat-0/ (a network), imported/ (a supernet)",
-        ("data.image_size", "space", "repeats"),
+        ("data.image_size", "space", "network.cell", "repeats"),
         {
             "checkpoint=FILE": "a state dictionary (.pt), read without PyTorch "
             "and without running what is in it",
@@ -497,7 +497,7 @@ def _general_help():
         f"  {name:17} {stage.purpose}" for name, stage in STAGES.items()
     )
     names = "\n".join(
-        f"  {name:17} {line}" for name, line in settings.shipped().items()
+        f"  {name:9} {line}" for name, line in settings.shipped().items()
     )
     return f"""\
 {PROGRAM}: architecture search over operations and attention.
