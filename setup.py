@@ -16,7 +16,7 @@ ROOTS = {
     "att_darts_tf.pipeline": "pipeline",
     "att_darts_tf.configs": "configs",
 }
-DATA_FILES = ["*.json", "*.npz", "*.npy", "*.html", "*.css", "*.png", "*.md"]
+DATA_FILES = ["*.json", "*.md", "*.png"]
 
 
 def version():

@@ -109,7 +109,8 @@ def import_checkpoint(result: dict) -> list[str]:
     return [
         f"A {result['kind']} of {result['parameters']:,} parameters: "
         f"{result['cells']} cells, {result['channels']} channels, "
-        f"{result['classes']} classes",
+        f"{result['classes']} classes, for images of "
+        f"{' x '.join(map(str, result['image_size']))} pixels",
         f"Files: {result['folder']}",
     ]
 

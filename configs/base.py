@@ -66,10 +66,11 @@ def search():
         "architecture_betas": (0.5, 0.999),
         "architecture_weight_decay": 1e-3,
         # Gradient of the architecture weights: "first" at the weights,
-        # "second" through a virtual step of theirs.
+        # "second" (the paper's) through a virtual step of theirs, at twice
+        # the time.
         "order": "first",
         # How the second order derives that step: "finite_difference" (the
-        # paper's) or "exact".
+        # paper's too) or "exact".
         "implicit": "finite_difference",
     })
 

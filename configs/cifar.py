@@ -27,6 +27,8 @@ def get_config(variant=""):
         )
     config = base.get_config()
     config.data.name = VARIANTS[variant]
+    # Source: the released code's command, `train_search.py --unrolled`.
+    config.search.order = "second"
     # The paper reports the mean of several trainings of the selected cells.
     config.repeats = 3
     return config

@@ -113,7 +113,12 @@ class Comparison:
         self.pairs = {}
 
     def add(self, name, found, before=None):
-        """Compares a map, vector or scalar with the array of that name."""
+        """Compares a map, vector or scalar with the array of that name.
+
+        A name that the case lacks is left out.
+        """
+        if name not in self.case:
+            return
         found = np.asarray(found)
         if found.ndim == 4:
             found = found.transpose(0, 3, 1, 2)
@@ -128,18 +133,20 @@ class Comparison:
 
     def row(self):
         """Returns the verdict."""
+        name = f"{self.case.name}: {self.column}"
+        if not self.pairs:
+            return Row(name, float("nan"), self.tolerance, "no array at all")
         largest = max(
             np.abs(expected).max() for _, expected in self.pairs.values()
         )
         worst, where = 0.0, ""
-        for name, (found, expected) in self.pairs.items():
+        for pair, (found, expected) in self.pairs.items():
             scale = max(np.abs(expected).max(), _SMALLEST * largest)
             difference = np.abs(found - expected).max()
             if scale:
                 difference /= scale
             if not difference <= worst:
-                worst, where = float(difference), name
-        name = f"{self.case.name}: {self.column}"
+                worst, where = float(difference), pair
         return Row(name, worst, self.tolerance, where)
 
     def _add(self, name, found, expected, before):
@@ -178,30 +185,45 @@ def cases_of(path, pattern):
     yield from groups.values()
 
 
+def attempt(name, rows, *arguments):
+    """Yields the rows of a check; an error is a row that fails.
+
+    Args:
+        name: String, of the case and the column.
+        rows: Function that yields rows.
+        *arguments: Of the function.
+    """
+    try:
+        yield from rows(*arguments)
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        yield Row(name, float("nan"), 0, reason[:300])
+
+
 def check_layers(path):
     """Yields rows for every operation or attention of a file."""
     pattern = _OPERATION if path.stem == "operations" else _ATTENTION
     for match, arrays in cases_of(path, pattern):
         case = Case(match[0].rstrip("/"), arrays)
-        kind = match["kind"]
-        channels = arrays["input"].shape[1]
         for dtype in ("float64", "float32"):
-            if kind in OPERATIONS and path.stem == "operations":
-                layer = OPERATIONS.create(
-                    kind,
-                    channels=channels,
-                    stride=int(match["stride"]),
-                    affine=match["affine"] == "1",
-                    dtype=dtype,
-                )
-            else:
-                layer = ATTENTIONS.create(kind, dtype=dtype)
-            yield _check_layer(case, kind, layer, dtype)
+            name = f"{case.name}: {dtype}"
+            yield from attempt(name, _check_layer, case, match, dtype)
         yield from case.unused()
 
 
-def _check_layer(case, kind, layer, dtype):
+def _check_layer(case, match, dtype):
     precise = dtype == "float64"
+    kind, place = match["kind"], match.groupdict()
+    if "stride" in place:
+        layer = OPERATIONS.create(
+            kind,
+            channels=case.arrays["input"].shape[1],
+            stride=int(place["stride"]),
+            affine=place["affine"] == "1",
+            dtype=dtype,
+        )
+    else:
+        layer = ATTENTIONS.create(kind, dtype=dtype)
     comparison = Comparison(
         case, dtype, TOLERANCE if precise else LAYER_TOLERANCE_32
     )
@@ -216,7 +238,8 @@ def _check_layer(case, kind, layer, dtype):
         outputs = layer(images, training=True)
     comparison.add("output_training", outputs)
     if not precise:
-        return comparison.row()
+        yield comparison.row()
+        return
     upstream = case.images("upstream", dtype)
     gradient, gradients = tape.gradient(
         outputs, [images, values], upstream, _ZERO
@@ -224,7 +247,7 @@ def _check_layer(case, kind, layer, dtype):
     comparison.add("input_gradient", gradient)
     _add_gradients(comparison, "gradient/", places, layer, gradients)
     _add_statistics(comparison, places)
-    return comparison.row()
+    yield comparison.row()
 
 
 def check_network(path):
@@ -232,7 +255,8 @@ def check_network(path):
     for match, arrays in cases_of(path, _NETWORK):
         case = Case(f"network {match['kind']}", arrays)
         for dtype in ("float64", "float32"):
-            yield _check_network(case, dtype)
+            name = f"{case.name}: {dtype}"
+            yield from attempt(name, _check_network, case, dtype)
         yield from case.unused()
 
 
@@ -243,10 +267,10 @@ def _check_network(case, dtype):
     if "genotype" in case:
         genotype = Genotype.from_json(str(case.take("genotype")))
     images = case.images("input", dtype)
-    auxiliary = "auxiliary_logits_training" in case
     network = models.network(
         state, genotype, image_size=tuple(images.shape[1:3]), dtype=dtype
     )
+    auxiliary = network.auxiliary
     places = names.of_network(network)
     comparison = Comparison(
         case, dtype, TOLERANCE if precise else MODEL_TOLERANCE_32
@@ -274,7 +298,7 @@ def _check_network(case, dtype):
         comparison.add(
             "num_parameters_without_auxiliary", network.num_parameters()
         )
-    return comparison.row()
+    yield comparison.row()
 
 
 def check_supernet(path):
@@ -284,8 +308,11 @@ def check_supernet(path):
         case = Case(f"supernet {location}", arrays)
         for batched in (True, False):
             column = "batched" if batched else "plain"
-            yield from _check_supernet(case, location, column, "float64")
-            yield from _check_supernet(case, location, column, "float32")
+            for dtype in ("float64", "float32"):
+                yield from attempt(
+                    f"{case.name}: {column}, {dtype}",
+                    *(_check_supernet, case, location, column, dtype),
+                )
         yield from case.unused()
 
 
@@ -303,7 +330,7 @@ def _check_supernet(case, location, column, dtype):
         )
         for half in ("train", "search")
     }
-    supernet = models.supernet(
+    supernet = models.empty_supernet(
         state,
         location,
         image_size=tuple(batches["train"][0].shape[1:3]),
@@ -311,12 +338,11 @@ def _check_supernet(case, location, column, dtype):
         dtype=dtype,
     )
     places = names.of_supernet(supernet)
+    state = _agreeing(state, places)
+    names.load(places, state)
     search = Search(supernet)
-    weights = [v.value for v in supernet.weight_variables]
-    architecture = [v.value for v in supernet.architecture_variables]
-    with tf.GradientTape() as tape:
-        tape.watch(weights)
-        loss, logits = search.loss_at(weights, architecture, batches["train"])
+    search.compile(optimizers.SGD(), optimizers.Adam())
+    gradients, loss, (logits, _) = search.weight_gradient(batches["train"])
     if dtype == "float32":
         rounded = Comparison(case, f"{column}, float32", MODEL_TOLERANCE_32)
         rounded.add("train_logits", logits)
@@ -326,7 +352,6 @@ def _check_supernet(case, location, column, dtype):
     training = comparison("training")
     training.add("train_logits", logits)
     training.add("train_loss", loss)
-    gradients = tape.gradient(loss, weights, unconnected_gradients=_ZERO)
     training.add(
         "train_weight_gradient_global_norm", tf.linalg.global_norm(gradients)
     )
@@ -345,7 +370,8 @@ def _check_supernet(case, location, column, dtype):
         sum(int(np.prod(v.shape)) for v in supernet.weight_variables),
     )
     yield training.row()
-    yield _check_genotype(case, search, column)
+    if "genotype" in case:
+        yield _check_genotype(case, search, column)
     yield from _check_architecture_gradients(
         case, search, batches, places, comparison
     )
@@ -355,6 +381,20 @@ def _check_supernet(case, location, column, dtype):
             yield _check_alternating(
                 kind, clip_norm, supernet, batches, places, comparison(kind)
             )
+
+
+def _agreeing(state, places):
+    """Returns a state whose pools of one state have the same statistics.
+
+    The batched supernet keeps them once. They always agree in a search, but
+    need not in a fixture, whose numbers in training mode do not read them.
+    """
+    first = {}
+    for name, place in places.items():
+        if name in state and name.rpartition(".")[2].startswith("running"):
+            key = id(place.variable), place.edge
+            state = {**state, name: first.setdefault(key, state[name])}
+    return state
 
 
 def _check_genotype(case, search, column):
@@ -452,7 +492,17 @@ def check_names(path):
     shapes = {
         name: tuple(int(size) for size in re.findall(r"\d+", shape))
         for name, shape in (line.split(maxsplit=1) for line in lines)
+        if not name.endswith(names.IGNORED)
     }
+    # Gather-excite has a kernel of the size of the first cell's maps.
+    size = next(
+        (
+            shape[2:]
+            for name, shape in shapes.items()
+            if name.startswith("cells.0.") and name.endswith("dwconv.weight")
+        ),
+        (32, 32),
+    )
     state = {name: np.zeros(shape) for name, shape in shapes.items()}
     for column in ("batched", "plain"):
         # Shapes are all that counts: no variable is given values.
@@ -460,7 +510,7 @@ def check_names(path):
             supernet = models.empty_supernet(
                 state,
                 location,
-                image_size=(32, 32),
+                image_size=size,
                 batched=column == "batched",
                 dtype="float32",
             )
@@ -540,11 +590,7 @@ def check(path):
     if not checks:
         yield Row(path.name, float("nan"), 0, "no such case is known")
         return
-    try:
-        yield from checks[0](path)
-    except (UsageError, KeyError, ValueError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        yield Row(path.name, float("nan"), 0, reason[:300])
+    yield from attempt(path.name, checks[0], path)
 
 
 def main(argv=None):
@@ -557,7 +603,7 @@ def main(argv=None):
     files = sorted(
         path
         for path in options.folder.glob("*")
-        if path.suffix in (".npz", ".txt")
+        if re.fullmatch(r".+\.npz|names_.+\.txt", path.name)
         and (not options.names or path.name in options.names)
     )
     absent = set(options.names) - {path.name for path in files}

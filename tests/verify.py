@@ -10,6 +10,7 @@ file changes, so a stopped run goes on where it was. Writes the table
 
 import argparse
 import hashlib
+import importlib.metadata
 import json
 import pathlib
 import subprocess
@@ -25,35 +26,44 @@ SOURCES = ("att_darts_tf", "configs", "pipeline", "tests")
 
 
 def fingerprint():
-    """Returns a digest of all sources."""
-    total = hashlib.sha256()
+    """Returns a digest of all sources and of the packages they run on."""
+    files = [ROOT / "requirements.lock"]
     for folder in SOURCES:
-        for path in sorted((ROOT / folder).rglob("*.py")):
+        files += (ROOT / folder).rglob("*")
+    total = hashlib.sha256()
+    for path in sorted(files):
+        if path.is_file() and path.suffix != ".pyc":
             total.update(path.relative_to(ROOT).as_posix().encode())
             total.update(path.read_bytes())
+    for package in ("tensorflow", "keras", "numpy"):
+        total.update(importlib.metadata.version(package).encode())
     return total.hexdigest()
 
 
 def steps(folder):
-    """Yields the name, the arguments and the file of every step."""
+    """Yields the name, the arguments and the files of every step."""
     for path in sorted(folder.glob("*.npz")) + sorted(folder.glob("*.txt")):
         yield (
             f"numbers of {path.name}",
             ("-m", "tests.reference", str(folder), path.name),
-            path,
+            (path,),
         )
     for defect in planted.DEFECTS:
         yield (
             f"planted: {defect.name}",
             ("-m", "tests.planted", str(folder), f"--only={defect.name}"),
-            folder / "operations.npz",
+            tuple(folder / name for name in defect.fixtures),
         )
 
 
-def outcome(arguments, file, code):
-    """Returns what a step ended with, running it if that is not known."""
-    identity = json.dumps([code, arguments[1:], file.name]).encode()
-    identity += hashlib.sha256(file.read_bytes()).digest()
+def outcome(arguments, files, code):
+    """Returns what a step ended with, running it if that is not known.
+
+    A failure is not kept: it may have been an interruption.
+    """
+    identity = json.dumps([code, arguments[1:]]).encode()
+    for file in files:
+        identity += hashlib.sha256(file.read_bytes()).digest()
     kept = KEPT / f"{hashlib.sha256(identity).hexdigest()[:24]}.json"
     if kept.exists():
         return json.loads(kept.read_text("utf-8"))
@@ -70,6 +80,8 @@ def outcome(arguments, file, code):
         "output": result.stdout[-20_000:],
         "seconds": time.monotonic() - begun,
     }
+    if result.returncode:
+        return found
     KEPT.mkdir(parents=True, exist_ok=True)
     unfinished = kept.with_suffix(".part")
     unfinished.write_text(json.dumps(found), "utf-8")
@@ -103,8 +115,8 @@ def main(argv=None):
     code = fingerprint()
     todo = list(steps(folder))
     rows, failed = [], 0
-    for i, (name, arguments, file) in enumerate(todo, 1):
-        found = outcome(arguments, file, code)
+    for i, (name, arguments, files) in enumerate(todo, 1):
+        found = outcome(arguments, files, code)
         failed += found["status"] != 0
         verdict = "ok" if found["status"] == 0 else "FAILED"
         print(

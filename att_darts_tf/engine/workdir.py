@@ -218,6 +218,7 @@ class StageFolder:
         self.path = pathlib.Path(path)
         self.identity = json.loads(json.dumps(plain(identity)))
         self._lock = None
+        self._new = False
 
     def __enter__(self):
         try:
@@ -235,7 +236,11 @@ class StageFolder:
             raise
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, kind, *_):
+        mistaken = kind is not None and issubclass(kind, UsageError)
+        if self._new and mistaken and self.result() is None:
+            # The mended command is welcome.
+            (self.path / "identity.json").unlink(missing_ok=True)
         # Closing the file gives the lock back, as the end of a process does.
         self._lock.close()
 
@@ -261,7 +266,8 @@ class StageFolder:
                 "--workdir"
             ) from error
         file = self.path / "identity.json"
-        if not file.exists():
+        self._new = not file.exists()
+        if self._new:
             write_json(file, self.identity, format=IDENTITY_FORMAT)
             return
         found = read_json(file, format=IDENTITY_FORMAT)

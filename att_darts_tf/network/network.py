@@ -199,7 +199,7 @@ class Network(keras.Model):
         genotype: `Genotype`, or its JSON.
         num_classes: Integer.
         channels: Integer. Channels of the states of the first cells.
-        cells: Integer. Number of cells, at least 3.
+        cells: Integer. Number of cells.
         auxiliary: Boolean. Whether the network has an auxiliary head, which
             takes part in training only.
         drop_path: Float in [0, 1). Probability of dropping an edge that
@@ -235,7 +235,7 @@ class Network(keras.Model):
         super().__init__(**kwargs)
         if isinstance(genotype, str):
             genotype = Genotype.from_json(genotype)
-        _check("cells", cells, least=3)
+        _check("cells", cells, least=1)
         _check("channels", channels, least=1)
         _check("num_classes", num_classes, least=1)
         if not 0 <= drop_path < 1:

@@ -9,6 +9,7 @@ from att_darts_tf.errors import UsageError
 from att_darts_tf.network.network import Network
 from att_darts_tf.released import names
 from att_darts_tf.search.supernet import STEM_MULTIPLIER, Supernet
+from att_darts_tf.space import search_space
 from att_darts_tf.space.genotype import Genotype
 
 State = Mapping[str, np.ndarray]
@@ -35,13 +36,22 @@ def network(
         dtype: String. Of the computation and the weights.
     """
     large = "stem0.0.weight" in state
+    if large and min(image_size) < _SMALLEST_LARGE:
+        raise UsageError(
+            "Expected the size of images as of ImageNet for a network with "
+            f"the stem of large images. Received: {image_size} pixels. Add "
+            '--config.data.image_size="(224, 224)"'
+        )
     stem = _array(state, "stem0.0.weight" if large else "stem.0.weight", 4)
     made = Network.from_genotype(
         genotype,
         image_shape=(*image_size, stem.shape[1]),
         num_classes=len(_array(state, "classifier.bias", 1)),
-        # The first convolution of the large stem has half of the channels.
-        channels=len(stem) * 2 if large else len(stem) // STEM_MULTIPLIER,
+        channels=(
+            len(_array(state, "stem0.3.weight", 4))
+            if large
+            else len(stem) // STEM_MULTIPLIER
+        ),
         cells=_num_cells(state),
         auxiliary=any(name.startswith("auxiliary_head.") for name in state),
         stem="imagenet" if large else "small",
@@ -49,6 +59,27 @@ def network(
     )
     names.load(names.of_network(made), state)
     return made
+
+
+def location_of(state: State) -> str:
+    """Returns where attention goes in a supernet, by its architecture weights.
+
+    Args:
+        state: Mapping of their names to arrays.
+    """
+    found = {
+        name: np.shape(array)
+        for name, array in state.items()
+        if name.split("_")[0] in ("alphas", "betas", "gammas")
+    }
+    for location, space in search_space.SEARCH_SPACES.items():
+        if space.architecture_shapes() == found:
+            return location
+    raise UsageError(
+        "Expected the architecture weights of one of "
+        f"{', '.join(search_space.SEARCH_SPACES)}. Received: {found}. Name a "
+        "checkpoint of a search over these operations and attentions"
+    )
 
 
 def supernet(
@@ -119,4 +150,6 @@ def _num_cells(state):
     return 1 + max(numbers)
 
 
+# Five halvings of a map, and a pixel left.
+_SMALLEST_LARGE = 64
 _CELL = re.compile(r"cells\.(\d{1,3})\.")

@@ -63,12 +63,17 @@ class Place:
         return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
 
     def accepts(self, array: np.ndarray) -> bool:
-        """Whether an array of theirs fits; a size of one may be left out."""
+        """Whether an array of theirs fits; sizes of one may be left out."""
 
         def sizes(shape):
             return [size for size in shape if size != 1]
 
-        return sizes(self.shape) == sizes(self.ours(array).shape)
+        ours = self.ours(array).shape
+        fits = sizes(self.shape) == sizes(ours)
+        if np.ndim(array) == 2 or (np.ndim(array) == 4 and ours[:2] == (1, 1)):
+            # Dense, or a convolution of one pixel: (channels, filters).
+            return fits and tuple(self.shape[-2:]) == tuple(ours[-2:])
+        return fits
 
 
 def _normalization(ours="", theirs=""):
@@ -289,7 +294,7 @@ def load(
         raise UsageError(
             "Expected a state dictionary of this model. Received one with "
             f"{len(trouble)} differences: {'; '.join(trouble)}. Give the "
-            "cells, location, channels, classes and heads it was made with"
+            "cells, the location and the image size it was made with"
         )
     for variable, (value, _) in values.values():
         variable.assign(value.reshape(variable.shape))
@@ -304,7 +309,10 @@ def _fill(values, name, place, array):
     )
     # The pools of a state are equal on all its edges, and kept once.
     if place.edge in filled and not np.allclose(value[place.edge], array):
-        return [f"{name} is not {filled[place.edge]}, a pool of one state"]
+        return [
+            f"{name} is not {filled[place.edge]}, a pool of one state (a plain "
+            "supernet keeps them apart)"
+        ]
     filled[place.edge] = name
     value[place.edge] = array
     return []

@@ -47,6 +47,13 @@ def run_import(
     inputs = {"checkpoint": checkpoint}
     size = tuple(config.data.image_size)
     if models.is_supernet(state):
+        location = models.location_of(state)
+        if location != config.space.location:
+            raise UsageError(
+                f"Expected a supernet of config.space.location="
+                f"{config.space.location}. Received: one of {location}. Add "
+                f"--config.space.location={location}"
+            )
         identity = workdir.identity(
             config,
             sections=("space",),
@@ -102,6 +109,7 @@ def _import_network(state, genotype, size, folder, recipe):
         "cells": len(network.cells),
         "channels": network.channels,
         "classes": network.num_classes,
+        "image_size": list(size),
     }
 
 
@@ -120,4 +128,5 @@ def _import_supernet(state, location, size, folder):
         "cells": supernet.num_cells,
         "channels": supernet.channels,
         "classes": supernet.num_classes,
+        "image_size": list(size),
     }

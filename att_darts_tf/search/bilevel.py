@@ -3,9 +3,9 @@
 Nothing here knows a network: a loss function maps values to a loss, so it can
 be evaluated away from the current variables, and none of them is changed.
 
-Every function takes `loss_fn`, which maps `(weights, architecture, batch)` to
-this replica's share of the loss, a scalar, and to the logits that it was
-computed from. Lists of weights and of architecture weights hold tensors.
+A loss function maps `(weights, architecture, batch)` to this replica's share of
+the loss, a scalar, and to whatever else was computed on the way. Lists of
+weights and of architecture weights hold tensors; a batch is any structure.
 """
 
 import dataclasses
@@ -51,30 +51,68 @@ class VirtualStep:
         ]
 
 
-def first_order(loss_fn, weights, architecture, batch):
-    """Returns the gradient of the search loss at the current weights.
+class Gradients:
+    """Gradients of a loss function, each traced once.
 
-    Source: Liu et al., 2019, https://arxiv.org/abs/1806.09055, section 2.3
-    (`xi = 0`).
+    A step takes up to five of them, away from each other. Kept out of line,
+    the graph holds each kind once, and frees what a call has needed.
 
     Args:
         loss_fn: See above.
-        weights: List of tensors.
-        architecture: List of tensors.
-        batch: Pair of images and labels from the architecture half.
-
-    Returns:
-        A list of tensors of the shapes of `architecture`, this replica's share
-        of the gradient; its share of the loss; and the logits.
     """
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(architecture)
-        loss, logits = loss_fn(weights, architecture, batch)
-    return tape.gradient(loss, architecture), loss, logits
+
+    def __init__(self, loss_fn):
+        self.loss_fn = loss_fn
+        self._traced = {
+            sources: _traced(loss_fn, *sources)
+            for sources in ((True, False), (False, True), (True, True))
+        }
+
+    def weights(self, weights, architecture, batch):
+        """Returns the gradient of the weights, the loss and the rest."""
+        gradients, _, *rest = self._traced[True, False](
+            weights, architecture, batch
+        )
+        return gradients, *rest
+
+    def architecture(self, weights, architecture, batch):
+        """Returns that of the architecture weights, the loss and the rest.
+
+        Source: Liu et al., 2019, https://arxiv.org/abs/1806.09055, section 2.3
+        (`xi = 0`): the first order.
+        """
+        _, gradients, *rest = self._traced[False, True](
+            weights, architecture, batch
+        )
+        return gradients, *rest
+
+    def both(self, weights, architecture, batch):
+        """Returns both gradients, the loss and the rest."""
+        return self._traced[True, True](weights, architecture, batch)
+
+
+def _traced(loss_fn, of_weights, of_architecture):
+    @tf.function(
+        autograph=False,
+        reduce_retracing=True,
+        experimental_attributes={"_noinline": True},
+    )
+    def gradients(weights, architecture, batch):
+        sources = [
+            weights if of_weights else [],
+            architecture if of_architecture else [],
+        ]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(sources)
+            loss, rest = loss_fn(weights, architecture, batch)
+        found = tape.gradient(loss, sources, unconnected_gradients=_NO_PATH)
+        return *found, loss, rest
+
+    return gradients
 
 
 def second_order(
-    loss_fn,
+    gradients,
     weights,
     architecture,
     train_batch,
@@ -93,7 +131,7 @@ def second_order(
     8.
 
     Args:
-        loss_fn: See above.
+        gradients: `Gradients`.
         weights: List of tensors.
         architecture: List of tensors.
         train_batch: Pair of images and labels from the weight half.
@@ -103,18 +141,16 @@ def second_order(
             key of `IMPLICIT`.
 
     Returns:
-        As `first_order`; loss and logits are those at the virtual weights.
+        A list of tensors of the shapes of `architecture`, this replica's share
+        of the gradient; and the loss and the rest at the virtual weights.
     """
-    gradients, product = IMPLICIT[implicit](
-        loss_fn, weights, architecture, train_batch
+    descent, product = IMPLICIT[implicit](
+        gradients, weights, architecture, train_batch
     )
     # Gradients of other replicas move the same weights.
-    moved = step(weights, devices.all_reduce_sum(gradients))
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch([moved, architecture])
-        loss, logits = loss_fn(moved, architecture, search_batch)
-    direct, vector = tape.gradient(
-        loss, [architecture, moved], unconnected_gradients=_NO_PATH
+    moved = step(weights, devices.all_reduce_sum(descent))
+    vector, direct, loss, rest = gradients.both(
+        moved, architecture, search_batch
     )
     terms = product(devices.all_reduce_sum(vector))
     return (
@@ -123,15 +159,14 @@ def second_order(
             for gradient, term in zip(direct, terms, strict=True)
         ],
         loss,
-        logits,
+        rest,
     )
 
 
-def _finite_difference(loss_fn, weights, architecture, batch):
+def _finite_difference(gradients, weights, architecture, batch):
     """Returns the weights' gradient, and its derivative along a vector."""
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(weights)
-        loss, _ = loss_fn(weights, architecture, batch)
+    # With the other gradient, which costs little, no third kind is traced.
+    descent, *_ = gradients.both(weights, architecture, batch)
 
     def product(vector):
         radius = _RADIUS / tf.linalg.global_norm(vector)
@@ -141,34 +176,37 @@ def _finite_difference(loss_fn, weights, architecture, batch):
                 weight + sign * radius * direction
                 for weight, direction in zip(weights, vector, strict=True)
             ]
-            return first_order(loss_fn, moved, architecture, batch)[0]
+            return gradients.architecture(moved, architecture, batch)[0]
 
+        above = shifted(1)
+        # One after the other: at the same time they take twice the memory.
+        with tf.control_dependencies(above):
+            below = shifted(-1)
         return [
-            (above - below) / (2 * radius)
-            for above, below in zip(shifted(1), shifted(-1), strict=True)
+            (high - low) / (2 * radius)
+            for high, low in zip(above, below, strict=True)
         ]
 
-    gradients = tape.gradient(loss, weights, unconnected_gradients=_NO_PATH)
-    return gradients, product
+    return descent, product
 
 
-def _exact(loss_fn, weights, architecture, batch):
+def _exact(gradients, weights, architecture, batch):
     """Returns the weights' gradient, and its derivative along a vector."""
     with tf.GradientTape(watch_accessed_variables=False) as outer:
         outer.watch(architecture)
         with tf.GradientTape(watch_accessed_variables=False) as inner:
             inner.watch(weights)
-            loss, _ = loss_fn(weights, architecture, batch)
-        gradients = inner.gradient(
+            loss, _ = gradients.loss_fn(weights, architecture, batch)
+        descent = inner.gradient(
             loss, weights, unconnected_gradients=_NO_PATH
         )
 
     def product(vector):
         return outer.gradient(
-            gradients, architecture, vector, unconnected_gradients=_NO_PATH
+            descent, architecture, vector, unconnected_gradients=_NO_PATH
         )
 
-    return gradients, product
+    return descent, product
 
 
 def _scalar(value, dtype):

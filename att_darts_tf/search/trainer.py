@@ -112,6 +112,7 @@ class Search(keras.Model):
             )
         self.order = order
         self.implicit = implicit
+        self.gradients = bilevel.Gradients(self.loss_at)
 
     def call(self, images, training=False):
         return self.supernet(images, training=training)
@@ -125,10 +126,20 @@ class Search(keras.Model):
         self.update_weights(train_batch)
         return {name: each.result() for name, each in self.trackers.items()}
 
+    def test_step(self, batch):
+        """Judges the supernet on a batch of images and labels."""
+        images, labels = batch
+        logits = self.supernet(images, training=False)
+        loss = losses.cross_entropy(labels, logits)
+        self._track("", batch, loss / devices.num_replicas(), logits)
+        return {
+            name: self.trackers[name].result() for name in ("loss", "accuracy")
+        }
+
     def update_architecture(self, train_batch, search_batch):
         """Moves the architecture weights against the search gradient."""
         variables = self.supernet.architecture_variables
-        gradients, loss, logits = self.architecture_gradient(
+        gradients, loss, (logits, _) = self.architecture_gradient(
             train_batch, search_batch
         )
         directions = optimizers.update_direction(
@@ -149,14 +160,12 @@ class Search(keras.Model):
             search_batch: The same from the architecture half.
 
         Returns:
-            As `bilevel.first_order`.
+            As `bilevel.Gradients.architecture`.
         """
-        weights = [v.value for v in self.supernet.weight_variables]
-        architecture = [v.value for v in self.supernet.architecture_variables]
+        values = self._values()
+        search_batch = self._with_statistics(search_batch)
         if self.order == "first":
-            return bilevel.first_order(
-                self.loss_at, weights, architecture, search_batch
-            )
+            return self.gradients.architecture(*values, search_batch)
         step = bilevel.VirtualStep(
             rate=self.optimizer.learning_rate,
             momentum=self.optimizer.momentum,
@@ -164,10 +173,9 @@ class Search(keras.Model):
             weight_decay=self.weight_decay,
         )
         return bilevel.second_order(
-            self.loss_at,
-            weights,
-            architecture,
-            train_batch,
+            self.gradients,
+            *values,
+            self._with_statistics(train_batch),
             search_batch,
             step=step,
             implicit=self.implicit,
@@ -175,37 +183,55 @@ class Search(keras.Model):
 
     def update_weights(self, batch):
         """Moves the weights against the training gradient."""
-        images, labels = batch
         variables = self.supernet.weight_variables
-        values = [v.value for v in variables]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(values)
-            logits = self.supernet(images, training=True)
-            loss = losses.cross_entropy(labels, logits) / devices.num_replicas()
+        gradients, loss, (logits, statistics) = self.weight_gradient(batch)
         directions = optimizers.update_direction(
-            tape.gradient(loss, values),
+            gradients,
             variables,
             clip_norm=self.clip_norm,
             weight_decay=self.weight_decay,
         )
         self.optimizer.apply(directions, variables)
+        for variable, value in zip(
+            self.supernet.non_trainable_variables, statistics, strict=True
+        ):
+            variable.assign(value)
         self._track("", batch, loss, logits)
+
+    def weight_gradient(self, batch):
+        """Returns the gradient of the weights.
+
+        Args:
+            batch: Pair of images and labels.
+
+        Returns:
+            As `bilevel.Gradients.weights`; the rest are the logits and the
+            moving statistics after the batch.
+        """
+        values, batch = self._values(), self._with_statistics(batch)
+        if self.order == "first":
+            return self.gradients.weights(*values, batch)
+        # Traced already for the virtual step.
+        gradients, _, *rest = self.gradients.both(*values, batch)
+        return gradients, *rest
 
     def loss_at(self, weights, architecture, batch):
         """Returns this replica's share of the loss at given values.
 
-        Batch statistics are used, and the moving ones are left alone.
+        Batch statistics are used, and no variable is changed.
 
         Args:
             weights: Tensors in the order of `supernet.weight_variables`.
             architecture: Tensors in the order of
                 `supernet.architecture_variables`.
-            batch: Pair of images and labels.
+            batch: Images, labels and the moving statistics, tensors in the
+                order of `supernet.non_trainable_variables`.
 
         Returns:
-            A scalar and the logits.
+            A scalar; and the logits with the moving statistics after the
+            batch.
         """
-        images, labels = batch
+        images, labels, statistics = batch
         values = {
             id(variable): value
             for variables, given in (
@@ -214,14 +240,24 @@ class Search(keras.Model):
             )
             for variable, value in zip(variables, given, strict=True)
         }
-        logits, _ = self.supernet.stateless_call(
+        logits, moved = self.supernet.stateless_call(
             [values[id(v)] for v in self.supernet.trainable_variables],
-            [v.value for v in self.supernet.non_trainable_variables],
+            statistics,
             images,
             training=True,
         )
         loss = losses.cross_entropy(labels, logits)
-        return loss / devices.num_replicas(), logits
+        return loss / devices.num_replicas(), (logits, moved)
+
+    def _values(self):
+        return (
+            [v.value for v in self.supernet.weight_variables],
+            [v.value for v in self.supernet.architecture_variables],
+        )
+
+    def _with_statistics(self, batch):
+        statistics = self.supernet.non_trainable_variables
+        return *batch, [v.value for v in statistics]
 
     def genotype(self):
         """Returns the `Genotype` that the architecture weights stand for."""

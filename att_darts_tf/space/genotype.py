@@ -232,7 +232,7 @@ class Genotype:
                     cells[name] = Cell(
                         nodes,
                         tuple(concat),
-                        fields.get(f"{name}_bottleneck", ""),
+                        _or_none(fields.get(f"{name}_bottleneck")),
                     )
             return cls(**cells)
 
@@ -473,8 +473,14 @@ def _edge_from_json(item):
             f'"" for none. Received: {registry.shorten(item)}'
         )
     operation, source, attention = item
+    attention = _or_none(attention)
     layers = (operation,) if attention == "" else (operation, attention)
     return Edge(source, layers)
+
+
+def _or_none(attention):
+    # The released code's Python writes no attention as `None`, too.
+    return "" if attention is None else attention
 
 
 def _edge_to_json(edge):

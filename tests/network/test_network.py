@@ -246,7 +246,7 @@ def test_published_names_and_files_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"cells": 2}, "`cells` must be an integer of at least 3"),
+        ({"cells": 0}, "`cells` must be an integer of at least 1"),
         ({"channels": 0}, "`channels` must be an integer of at least 1"),
         ({"num_classes": 2.0}, "`num_classes` must be an integer"),
         ({"drop_path": 1.0}, r"`drop_path` must lie in \[0, 1\)"),

@@ -99,16 +99,17 @@ def random_state(places, seed=0):
     state, drawn = {}, {}
     for name, place in places.items():
         shape = place.shape
-        if len(shape) == 3:
-            # The depthwise kernel of an edge, or of gather-excite.
-            shape = (*shape, 1)
-        if place.turned and len(shape) == 4:
-            height, width, channels, filters = shape
+        if "depthwise" in place.variable.path or "dwconv" in name:
+            # A plain kernel ends in a multiplier of one.
+            shape = shape[:-1] if len(shape) == 4 and shape[-1] == 1 else shape
+            height, width, channels = shape[-3:]
+            shape = (channels, 1, height, width)
+        elif place.turned and len(shape) > 3:
+            height, width, channels, filters = shape[-4:]
             shape = (filters, channels, height, width)
-            if filters == 1 and "depthwise" in place.variable.path:
-                shape = (channels, 1, height, width)
         elif place.turned:
-            shape = shape[::-1]
+            # The only edge of a state stands on an axis of its own.
+            shape = shape[-2:][::-1]
         array = draw.normal(scale=0.1, size=shape)
         if name.endswith("running_var"):
             array = 1 + np.abs(array)

@@ -45,7 +45,7 @@ def moved(momentum):
 
 def second_order(implicit, momentum=MOMENTUM):
     return bilevel.second_order(
-        loss_fn,
+        bilevel.Gradients(loss_fn),
         halves(WEIGHTS),
         [tf.constant(ARCHITECTURE)],
         "train",
@@ -81,8 +81,8 @@ def test_second_order_is_the_slope_of_the_loss_after_the_step():
 
 
 def test_first_order_leaves_the_step_out():
-    (gradient,), loss, _ = bilevel.first_order(
-        loss_fn, halves(WEIGHTS), [tf.constant(ARCHITECTURE)], "search"
+    (gradient,), loss, _ = bilevel.Gradients(loss_fn).architecture(
+        halves(WEIGHTS), [tf.constant(ARCHITECTURE)], "search"
     )
     np.testing.assert_allclose(gradient, SLOPE, rtol=1e-12)
     value = np.sum((WEIGHTS - TARGET) ** 2) / 2 + SLOPE @ ARCHITECTURE

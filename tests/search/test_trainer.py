@@ -154,12 +154,7 @@ def test_the_gradient_is_that_of_the_search_loss(search):
         )
         expected.append(float(loss_of(labels, logits)))
     variable.assign(start)
-    gradients, _, _ = bilevel.first_order(
-        search.loss_at,
-        [v.value for v in supernet.weight_variables],
-        [v.value for v in supernet.architecture_variables],
-        (images, labels),
-    )
+    gradients, _, _ = search.architecture_gradient(None, (images, labels))
     difference = (expected[0] - expected[1]) / 0.1
     np.testing.assert_allclose(
         gradients[0][3, 4], difference, rtol=0.05, atol=1e-4
@@ -231,3 +226,48 @@ def test_both_second_orders_agree_where_no_kink_is_crossed(monkeypatch):
         found = gradient("finite_difference")
         differences.append(np.abs(found - exact).max() / np.abs(exact).max())
     assert min(differences) < 1e-6, differences
+
+
+@pytest.mark.parametrize(
+    ("order", "implicit"),
+    [
+        ("first", "finite_difference"),
+        ("second", "finite_difference"),
+        ("second", "exact"),
+    ],
+)
+def test_a_traced_step_equals_one_that_is_run_step_by_step(order, implicit):
+    results = []
+    for eagerly in (True, False):
+        tf.config.run_functions_eagerly(eagerly)
+        keras.utils.set_random_seed(0)
+        # One cell is a reduction cell: nothing reads `alphas_normal`.
+        supernet = Supernet(3, "no_attention", 2, 1, dtype="float64")
+        supernet.build((None, 8, 8, 1))
+        search = Search(supernet)
+        search.compile(
+            optimizers.SGD(0.1, momentum=0.9),
+            optimizers.Adam(0.01),
+            order=order,
+            implicit=implicit,
+        )
+        for seed in (0, 1):
+            pairs = tf.data.Dataset.from_tensors((batch(seed), batch(2)))
+            search.fit(pairs, verbose=0)
+        results.append(values(supernet.variables))
+    for expected, received in zip(*results, strict=True):
+        np.testing.assert_allclose(received, expected, rtol=0, atol=1e-6)
+
+
+def test_a_search_judges_as_keras_models_do(search):
+    images, labels = batch(0)
+    figures = search.evaluate(
+        tf.data.Dataset.from_tensors((images, labels)),
+        return_dict=True,
+        verbose=0,
+    )
+    logits = search.supernet(images, training=False)
+    expected = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    np.testing.assert_allclose(
+        figures["loss"], expected(labels, logits), rtol=1e-5
+    )

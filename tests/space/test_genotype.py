@@ -156,7 +156,7 @@ def test_is_frozen_plain_data():
             "`reduce`: node 3, edge 1: Unknown attention",
         ),
         (("reduce", 7, 2), "cbam", "Received: 'cbam'. Did you mean 'CBAM'?"),
-        (("reduce", 7, 2), None, 'Unknown attention ("" is none)'),
+        (("reduce", 7, 2), 0, 'attention ("" is none)'),
         (("normal", 0, 0), "", "node 0, edge 0: Unknown operation"),
         (
             ("normal", 3, 1),
@@ -199,7 +199,7 @@ def test_is_frozen_plain_data():
             '`normal`: Unknown attention on the output ("" is none). Expected '
             "one of Identity, SE,",
         ),
-        (("normal_bottleneck",), None, "Received: None"),
+        (("normal_bottleneck",), 0, "Received: 0"),
         (("normal_bottleneck",), [], "Received: []"),
         (("normal_bottlneck",), "", "Did you mean 'normal_bottleneck'?"),
         (
@@ -428,3 +428,9 @@ def test_a_named_tuple_without_attention_is_plain_darts():
 def test_another_text_of_a_call_is_refused_and_not_run(text):
     with pytest.raises(UsageError):
         Genotype.from_json(text)
+
+
+def test_null_is_no_attention_either():
+    for path in (("reduce", 7, 2), ("reduce_bottleneck",)):
+        received = Genotype.from_json(changed(path, None))
+        assert received == Genotype.from_json(changed(path, ""))
