@@ -34,6 +34,32 @@ def test_published_cells_have_their_number_of_parameters():
     assert network.num_parameters(auxiliary=True) == 3_231_343 + head
 
 
+# Source: method.md's counts of the authors' networks.
+@pytest.mark.parametrize(
+    ("expected", "num_classes", "options"),
+    [
+        (3_283_273, 100, {"image_shape": (32, 32, 3)}),
+        (
+            4_641_666,
+            1000,
+            {
+                "image_shape": (224, 224, 3),
+                "channels": 48,
+                "cells": 14,
+                "stem": "imagenet",
+            },
+        ),
+    ],
+)
+def test_other_published_networks_have_theirs(expected, num_classes, options):
+    # Shapes are all that counts: no variable is given values.
+    with keras.StatelessScope():
+        network = Network.from_genotype(
+            "att_darts", num_classes=num_classes, auxiliary=True, **options
+        )
+    assert network.num_parameters() == expected
+
+
 def test_parameters_by_hand():
     edge = Edge(0, ("skip_connect",))
     cell = Cell(nodes=((edge,),), concat=(2,))

@@ -41,6 +41,9 @@ def test_a_network_is_imported_evaluated_and_exported(
     folder = tmp_path / "run"
     flags = (f"--checkpoint={file}", "--cell=att_darts")
     assert command("prepare", folder) == 0
+    # A mistake leaves the folder free for the mended command.
+    wrong = (flags[0], "--cell=darts_v2")
+    assert command("import-checkpoint", folder, *wrong) == 2
     assert command("import-checkpoint", folder, *flags) == 0
     assert "3 cells, 4 channels, 10 classes" in capsys.readouterr().out
     network = network_module.load(folder / "training/repeat-0/model.keras")
@@ -70,6 +73,8 @@ def test_a_supernet_is_imported_with_its_cells(tmp_path, capsys):
     file = tmp_path / "weights.pt"
     file.write_bytes(checkpoint(state))
     folder = tmp_path / "run"
+    assert command("import-checkpoint", folder, f"--checkpoint={file}") == 2
+    assert "--config.space.location=end" in capsys.readouterr().err
     flags = (f"--checkpoint={file}", "--config.space.location=end")
     assert command("import-checkpoint", folder, *flags) == 0
     cells = json.loads((folder / "imported/genotype.json").read_text())
@@ -91,7 +96,11 @@ def test_a_supernet_is_imported_with_its_cells(tmp_path, capsys):
         (["--checkpoint={file}", "--cell=darts_v2"], "differences: missing"),
         (["--checkpoint={file}.gone", "--cell=att_darts"], "Expected a state"),
         (
-            ["--checkpoint={file}", "--cell=att_darts", "--config.repeats=2"],
+            [
+                "--checkpoint={file}",
+                "--cell=att_darts",
+                "--config.repeats=2",
+            ],
             "Expected config.repeats=1",
         ),
     ],

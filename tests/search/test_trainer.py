@@ -225,7 +225,7 @@ def test_both_second_orders_agree_where_no_kink_is_crossed(monkeypatch):
         monkeypatch.setattr(bilevel, "_RADIUS", radius)
         found = gradient("finite_difference")
         differences.append(np.abs(found - exact).max() / np.abs(exact).max())
-    assert min(differences) < 1e-6, differences
+    assert min(differences) < 1e-7, differences
 
 
 @pytest.mark.parametrize(
