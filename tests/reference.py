@@ -389,12 +389,12 @@ def _agreeing(state, places):
     The batched supernet keeps them once. They always agree in a search, but
     need not in a fixture, whose numbers in training mode do not read them.
     """
-    first = {}
+    first, agreeing = {}, dict(state)
     for name, place in places.items():
         if name in state and name.rpartition(".")[2].startswith("running"):
             key = id(place.variable), place.edge
-            state = {**state, name: first.setdefault(key, state[name])}
-    return state
+            agreeing[name] = first.setdefault(key, state[name])
+    return agreeing
 
 
 def _check_genotype(case, search, column):

@@ -87,10 +87,28 @@ def supernet(
     location: str,
     *,
     image_size: tuple[int, int],
+) -> Supernet:
+    """Returns a supernet with the weights of a state dictionary.
+
+    Args:
+        state: Mapping of their names to arrays.
+        location: Where attention goes, a key of `SEARCH_SPACES`.
+        image_size: Height and width in pixels.
+    """
+    made = empty_supernet(state, location, image_size=image_size)
+    names.load(names.of_supernet(made), state)
+    return made
+
+
+def empty_supernet(
+    state: State,
+    location: str,
+    *,
+    image_size: tuple[int, int],
     batched: bool = True,
     dtype: str = "float32",
 ) -> Supernet:
-    """Returns a supernet with the weights of a state dictionary.
+    """Returns a new supernet of the sizes of a state dictionary.
 
     Args:
         state: Mapping of their names to arrays.
@@ -99,15 +117,6 @@ def supernet(
         batched: Whether edges are computed together.
         dtype: String. Of the computation and the weights.
     """
-    made = empty_supernet(
-        state, location, image_size=image_size, batched=batched, dtype=dtype
-    )
-    names.load(names.of_supernet(made), state)
-    return made
-
-
-def empty_supernet(state, location, *, image_size, batched, dtype):
-    """Returns a new supernet of the sizes of a state dictionary."""
     stem = _array(state, "stem.0.weight", 4)
     made = Supernet(
         num_classes=len(_array(state, "classifier.bias", 1)),

@@ -21,8 +21,6 @@ from att_darts_tf.space import attentions, blocks, search_space
 
 # PyTorch counts the batches that a normalisation has seen; nothing reads it.
 IGNORED = "num_batches_tracked"
-
-
 _POOLS = ("max_pool_3x3", "avg_pool_3x3")
 
 

@@ -222,6 +222,10 @@ def test_error_names_the_place_and_what_was_received(path, value, expected):
     [
         ("", "Expected a genotype as JSON"),
         ("Cells(normal=[('skip_connect', 0)])", "line 1 column 1"),
+        (
+            "Genotype(normal=[('skip_connect', 0)])",
+            "Expected the field `normal_concat`",
+        ),
         ("[" * 200_000, "Expected a genotype as JSON"),
         ("1" * 10_000, "Expected a genotype as JSON"),
         ("[]", "Expected a JSON object with the fields format, normal"),
