@@ -15,7 +15,6 @@ import numpy as np
 from att_darts_tf.errors import UsageError
 from att_darts_tf.network.network import Network
 from att_darts_tf.search.cell import edges_from
-from att_darts_tf.search.mixed import PlainMixedBundle
 from att_darts_tf.search.supernet import Supernet
 from att_darts_tf.space import attentions, blocks, search_space
 
@@ -30,27 +29,23 @@ class Place:
 
     Args:
         variable: Keras variable.
-        edge: Integer. Which edge's part of it.
-        edges: Integer. How many edges share the variable.
+        start: Integer. Where in the variable, flat, the weight begins.
+        shape: Tuple of integers, the weight's; `None`: all of the variable.
         turned: Boolean. Whether their axes stand in another order.
     """
 
     variable: keras.Variable
-    edge: int = 0
-    edges: int = 1
+    start: int = 0
+    shape: tuple[int, ...] | None = None
     turned: bool = True
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of the edge's part."""
-        first, *rest = self.variable.shape
-        if self.edges == 1:
-            return (first, *rest)
-        return tuple(rest) if rest else (first // self.edges,)
+    def __post_init__(self):
+        if self.shape is None:
+            object.__setattr__(self, "shape", tuple(self.variable.shape))
 
     def part(self, value) -> np.ndarray:
-        """Returns the edge's part of a value of the variable, flat."""
-        return np.reshape(value, (self.edges, -1))[self.edge]
+        """Returns the weight's part of a value of the variable, flat."""
+        return np.ravel(value)[self.start :][: int(np.prod(self.shape))]
 
     def ours(self, array: np.ndarray) -> np.ndarray:
         """Returns an array of theirs with its axes in our order."""
@@ -294,25 +289,26 @@ def load(
             f"{len(trouble)} differences: {'; '.join(trouble)}. Give the "
             "cells, the location and the image size it was made with"
         )
-    for variable, (value, _) in values.values():
-        variable.assign(value.reshape(variable.shape))
+    for variable, value, _ in values.values():
+        variable.assign(value)
 
 
 def _fill(values, name, place, array):
     """Puts an array into its variable's value; returns what is wrong."""
     array = place.ours(array).ravel()
-    shape = (place.edges, array.size)
-    _, (value, filled) = values.setdefault(
-        id(place.variable), (place.variable, (np.empty(shape), {}))
+    _, value, filled = values.setdefault(
+        id(place.variable),
+        (place.variable, np.empty(place.variable.shape), {}),
     )
+    part = place.part(value)
     # The pools of a state are equal on all its edges, and kept once.
-    if place.edge in filled and not np.allclose(value[place.edge], array):
+    if place.start in filled and not np.allclose(part, array):
         return [
-            f"{name} is not {filled[place.edge]}, a pool of one state (a plain "
-            "supernet keeps them apart)"
+            f"{name} is not {filled[place.start]}, a pool of one state (a "
+            "plain supernet keeps them apart)"
         ]
-    filled[place.edge] = name
-    value[place.edge] = array
+    filled[place.start] = name
+    part[:] = array
     return []
 
 
@@ -357,40 +353,37 @@ def _of_bundle(names, bundle, *, strided):
 def _of_candidate(name, bundle, i, k, *, sequence):
     """Returns the places of candidate `i` on edge `k` of a mixed layer."""
     kind = bundle.names[i]
-    place = {}
-    if isinstance(bundle, PlainMixedBundle):
-        candidate = bundle.candidates[k][i]
-        layer, skip = candidate.core, candidate.reduction
-        normalization = candidate.normalization
-    else:
-        layer = bundle.operations.get(str(i), bundle.attentions.get(str(i)))
-        skip = bundle.reductions.get(str(i))
-        normalization = getattr(layer, "normalized", None)
-        if not (bundle.shared and kind in _POOLS):
-            place = {"edge": k, "edges": bundle.edges}
-    if layer is None:
-        return {}
+    table = TABLES.get(kind, {})
     if kind in _POOLS:
-        return _of_layer(f"{name}1.", normalization, _normalization(), **place)
-    named = {}
-    if skip is not None:
-        named |= _of_layer(f"{name}0.", skip, _FACTORIZED_REDUCTION, **place)
-    if sequence and kind in attentions.ATTENTIONS:
-        name += "1."
-    return named | _of_layer(name, layer, TABLES.get(kind, {}), **place)
+        table = _normalization("normalization.", "1.")
+    elif sequence and kind in attentions.ATTENTIONS:
+        table = {ours: f"1.{theirs}" for ours, theirs in table.items()}
+    reduction = {
+        f"reduction.{ours}": f"0.{theirs}"
+        for ours, theirs in _FACTORIZED_REDUCTION.items()
+    }
+    weights = bundle.slices(i, k)
+    return _named(name, weights, table | reduction, type(bundle).__name__)
 
 
-def _of_layer(name, layer, table, **place):
+def _of_layer(name, layer, table):
     """Returns the places of a layer that stands at a name of theirs."""
-    weights = blocks.weights_by_name(layer)
+    weights = {
+        ours: (variable,)
+        for ours, variable in blocks.weights_by_name(layer).items()
+    }
+    return _named(name, weights, table, type(layer).__name__)
+
+
+def _named(name, weights, table, kind):
     unknown = sorted(weights.keys() - table.keys())
     if unknown:
         raise UsageError(
             f"Expected a layer of the released code at {name or 'the top'}. "
-            f"Received: {type(layer).__name__}, whose {', '.join(unknown)} has "
+            f"Received: {kind}, whose {', '.join(unknown)} has "
             "no name there. Take operations that the released code has"
         )
     return {
-        f"{name}{table[ours]}": Place(variable, **place)
-        for ours, variable in weights.items()
+        f"{name}{table[ours]}": Place(*weight)
+        for ours, weight in weights.items()
     }

@@ -3,9 +3,11 @@
 Nothing here knows a network: a loss function maps values to a loss, so it can
 be evaluated away from the current variables, and none of them is changed.
 
-A loss function maps `(weights, architecture, batch)` to this replica's share of
-the loss, a scalar, and to whatever else was computed on the way. Lists of
-weights and of architecture weights hold tensors; a batch is any structure.
+A loss function maps `(weights, architecture, batch, constants)` to this
+replica's share of the loss, a scalar, and to whatever else was computed on the
+way. Lists of weights and of architecture weights hold tensors; a batch is any
+structure; `constants` holds which of `SOURCES` nobody derives for, which may
+save a loss function work.
 """
 
 import dataclasses
@@ -15,6 +17,7 @@ import tensorflow as tf
 from att_darts_tf.engine import devices
 
 ORDERS = ("first", "second")
+SOURCES = WEIGHTS, ARCHITECTURE = "weights", "architecture"
 # Source: Liu et al., 2019, https://arxiv.org/abs/1806.09055, footnote 2.
 _RADIUS = 0.01
 
@@ -64,13 +67,13 @@ class Gradients:
     def __init__(self, loss_fn):
         self.loss_fn = loss_fn
         self._traced = {
-            sources: _traced(loss_fn, *sources)
-            for sources in ((True, False), (False, True), (True, True))
+            sources: _traced(loss_fn, sources)
+            for sources in ((WEIGHTS,), (ARCHITECTURE,), SOURCES)
         }
 
     def weights(self, weights, architecture, batch):
         """Returns the gradient of the weights, the loss and the rest."""
-        gradients, _, *rest = self._traced[True, False](
+        gradients, _, *rest = self._traced[WEIGHTS,](
             weights, architecture, batch
         )
         return gradients, *rest
@@ -81,31 +84,31 @@ class Gradients:
         Source: Liu et al., 2019, https://arxiv.org/abs/1806.09055, section 2.3
         (`xi = 0`): the first order.
         """
-        _, gradients, *rest = self._traced[False, True](
+        _, gradients, *rest = self._traced[ARCHITECTURE,](
             weights, architecture, batch
         )
         return gradients, *rest
 
     def both(self, weights, architecture, batch):
         """Returns both gradients, the loss and the rest."""
-        return self._traced[True, True](weights, architecture, batch)
+        return self._traced[SOURCES](weights, architecture, batch)
 
 
-def _traced(loss_fn, of_weights, of_architecture):
+def _traced(loss_fn, sources):
+    constants = tuple(name for name in SOURCES if name not in sources)
+
     @tf.function(
         autograph=False,
         reduce_retracing=True,
         experimental_attributes={"_noinline": True},
     )
     def gradients(weights, architecture, batch):
-        sources = [
-            weights if of_weights else [],
-            architecture if of_architecture else [],
-        ]
+        values = {WEIGHTS: weights, ARCHITECTURE: architecture}
+        wanted = [values[name] if name in sources else [] for name in SOURCES]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(sources)
-            loss, rest = loss_fn(weights, architecture, batch)
-        found = tape.gradient(loss, sources, unconnected_gradients=_NO_PATH)
+            tape.watch(wanted)
+            loss, rest = loss_fn(weights, architecture, batch, constants)
+        found = tape.gradient(loss, wanted, unconnected_gradients=_NO_PATH)
         return *found, loss, rest
 
     return gradients
@@ -196,7 +199,7 @@ def _exact(gradients, weights, architecture, batch):
         outer.watch(architecture)
         with tf.GradientTape(watch_accessed_variables=False) as inner:
             inner.watch(weights)
-            loss, _ = gradients.loss_fn(weights, architecture, batch)
+            loss, _ = gradients.loss_fn(weights, architecture, batch, ())
         descent = inner.gradient(
             loss, weights, unconnected_gradients=_NO_PATH
         )

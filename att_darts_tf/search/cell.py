@@ -41,6 +41,7 @@ class SearchCell(keras.layers.Layer):
         weights: List with one tensor a stage, `(num_edges, candidates)`, and
             one of shape `(candidates,)` for a mixed attention on the output:
             softmaxes.
+        constants: See `Supernet.call`.
 
     Output shape: `(batch, height, width, num_nodes * channels)`, height and
     width halved in a reduction cell.
@@ -114,7 +115,7 @@ class SearchCell(keras.layers.Layer):
                 (*nodes[:-1], search_space.NUM_NODES * self.channels)
             )
 
-    def call(self, states, weights, training=False):
+    def call(self, states, weights, training=False, constants=()):
         states = [
             layer(state, training=training)
             for layer, state in zip(self.preprocessing, states, strict=True)
@@ -128,7 +129,11 @@ class SearchCell(keras.layers.Layer):
             rows = edges_from(state)
             for layer, stage in zip(self.bundles[state], weights, strict=False):
                 maps = self.traces.call(
-                    layer, maps, tf.gather(stage, rows), training=training
+                    layer,
+                    maps,
+                    tf.gather(stage, rows),
+                    training=training,
+                    constants=constants,
                 )
             parts = tf.split(maps, len(rows), -1)
             first = search_space.NUM_NODES - len(rows)
@@ -142,6 +147,7 @@ class SearchCell(keras.layers.Layer):
                 outputs,
                 weights[-1][None],
                 training=training,
+                constants=constants,
             )
         return outputs
 

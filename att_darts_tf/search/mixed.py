@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from att_darts_tf.search import relaxations
+from att_darts_tf.search.packing import Packing, Slice
 from att_darts_tf.space import attentions, blocks, operations, search_space
 
 
@@ -73,6 +74,19 @@ class Candidate(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         return blocks.strided_shape(input_shape, self.stride)
 
+    def slices(self):
+        """Returns a `packing.Slice` of every weight by name."""
+        return {
+            f"{prefix}{name}": Slice(variable, 0, tuple(variable.shape))
+            for prefix, layer in (
+                ("", self.core),
+                ("reduction.", self.reduction),
+                ("normalization.", self.normalization),
+            )
+            if layer is not None
+            for name, variable in blocks.weights_by_name(layer).items()
+        }
+
     def get_config(self):
         return {
             **super().get_config(),
@@ -135,6 +149,15 @@ class PlainMixedBundle(keras.layers.Layer):
         """Returns what, with the input's shape, determines the function."""
         return self.names, self.edges, self.stride, self.shared
 
+    def slices(self, column, edge):
+        """Returns a `packing.Slice` of every weight of one candidate by name.
+
+        Args:
+            column: Integer. Which candidate.
+            edge: Integer.
+        """
+        return self.candidates[edge][column].slices()
+
 
 class MixedBundle(keras.layers.Layer):
     """The mixed layers of all edges that leave a state, computed together.
@@ -165,87 +188,114 @@ class MixedBundle(keras.layers.Layer):
         self.shared = shared
 
     def build(self, input_shape):
-        options = {"edges": self.edges, "dtype": self.dtype_policy}
-        strided = blocks.strided_shape(input_shape, self.stride)
-        channels = input_shape[-1] // (1 if self.shared else self.edges)
-        joint = (*strided[:-1], self.edges * channels)
-        # Column of each, so that a name decides which weight it takes.
+        _, height, width, channels = input_shape
+        place = relaxations.Edges(
+            self.edges,
+            height,
+            width,
+            channels // (1 if self.shared else self.edges),
+            self.stride,
+            self.shared,
+        )
+        # By column, so that a name decides which weight it takes.
         self.operations, self.attentions, self.reductions = {}, {}, {}
+        # Of names that are registered and have no batched form here.
+        self.plain = {}
         for i, name in enumerate(self.names):
-            if name == search_space.NONE:
-                continue
-            place = {"stride": self.stride, "shared": self.shared, **options}
             if name in relaxations.ATTENTION_BUNDLES:
-                layer = relaxations.ATTENTION_BUNDLES[name](
-                    name=f"candidate_{i}", **options
-                )
-                layer.build(joint)
-                self.attentions[str(i)] = layer
+                make = relaxations.ATTENTION_BUNDLES[name]
+                self.attentions[i] = make(place)
                 if self.stride > 1:
-                    layer = relaxations.SkipBundle(
-                        name=f"reduction_{i}", **place
-                    )
-                    layer.build(input_shape)
-                    self.reductions[str(i)] = layer
-                continue
-            if name in relaxations.OPERATION_BUNDLES:
-                layer = relaxations.OPERATION_BUNDLES[name](
-                    name=f"candidate_{i}", **place
-                )
-            else:
+                    self.reductions[i] = relaxations.SkipBundle(place)
+            elif name in relaxations.OPERATION_BUNDLES:
+                make = relaxations.OPERATION_BUNDLES[name]
+                self.operations[i] = make(place)
+            elif name != search_space.NONE:
                 layer = PlainMixedBundle(
-                    (name,), name=f"candidate_{i}", **place
+                    (name,),
+                    self.edges,
+                    self.stride,
+                    self.shared,
+                    dtype=self.dtype_policy,
+                    name=f"candidate_{i}",
                 )
-            layer.build(input_shape)
-            self.operations[str(i)] = layer
+                layer.build(input_shape)
+                self.plain[str(i)] = layer
+        self.packing = Packing(
+            {
+                f"{kind}_{i}": bundle
+                for kind, bundles in (
+                    ("candidate", self.operations | self.attentions),
+                    ("reduction", self.reductions),
+                )
+                for i, bundle in bundles.items()
+            }
+        )
+        self.packing.add_to(self)
 
     def call(self, inputs, weights, training=False):
+        values = self.packing.read(training)
         columns = tf.unstack(weights, axis=1)
         total = []
-        activated = tf.nn.relu(inputs) if self.operations else None
-        for i, layer in self.operations.items():
-            weight = columns[int(i)]
+        activated = None
+        for i, bundle in self.operations.items():
             maps = inputs
-            if isinstance(layer, relaxations.SeparableBundle):
+            if isinstance(bundle, relaxations.SeparableBundle):
+                if activated is None:
+                    activated = self.each_edge(tf.nn.relu(inputs))
                 maps = activated
-            elif isinstance(layer, PlainMixedBundle):
-                weight = weight[:, None]
-            total.append(layer(maps, weight, training=training))
+            total.append(bundle(values.of(f"candidate_{i}"), maps, columns[i]))
+        for i, layer in self.plain.items():
+            weight = columns[int(i)][:, None]
+            total.append(layer(inputs, weight, training=training))
         if self.reductions:
             for i, reduction in self.reductions.items():
-                whole = tf.ones_like(columns[0])
-                maps = reduction(inputs, whole, training=training)
-                total.append(self.attend(maps, columns, [i], training))
+                maps = reduction(
+                    values.of(f"reduction_{i}"),
+                    inputs,
+                    tf.ones_like(columns[i]),
+                )
+                total.append(self.attend(values, maps, columns, [i]))
         elif self.attentions:
-            maps = inputs
-            if self.shared:
-                maps = tf.tile(inputs, (1, 1, 1, self.edges))
+            maps = self.each_edge(inputs)
             total.append(
-                self.attend(maps, columns, self.attentions, training)
+                self.attend(values, maps, columns, self.attentions)
             )
+        values.move_statistics()
         return total[0] if len(total) == 1 else tf.add_n(total)
 
-    def attend(self, maps, columns, indices, training):
+    def each_edge(self, inputs):
+        """Repeats the state for each edge, if that is what the inputs are."""
+        return tf.tile(inputs, (1, 1, 1, self.edges if self.shared else 1))
+
+    def attend(self, values, maps, columns, indices):
         """Returns the weighted sum of attentions of the same maps.
 
-        All but double attention multiply the maps by a mask, so the masks are
-        summed first.
+        Most multiply the maps by a mask, so the masks are summed first.
         """
-        split = relaxations.by_edge(maps, self.edges)
-        average = tf.reduce_mean(split, (1, 2))
+        average = tf.reduce_mean(maps, (1, 2))
         masks, addends = [], []
         for i in indices:
-            mask, addend = self.attentions[i](
-                maps, average, columns[int(i)], training=training
+            more, added = self.attentions[i](
+                values.of(f"candidate_{i}"), maps, average, columns[i]
             )
-            masks.append(mask)
-            if addend is not None:
-                addends.append(addend)
+            masks += more
+            addends += added
         # The small ones first: a sum with a whole map is a whole map.
         masks.sort(key=lambda mask: (mask.shape.rank, mask.shape[1] or 0))
-        maps = split * sum(masks[1:], masks[0])
-        return relaxations.joined(sum(addends, maps))
+        split = relaxations.by_edge(maps, self.edges)
+        split *= sum(masks[1:], masks[0])
+        return relaxations.joined(sum(addends, split))
 
     def signature(self):
         """Returns what, with the input's shape, determines the function."""
         return self.names, self.edges, self.stride, self.shared
+
+    def slices(self, column, edge):
+        """See `PlainMixedBundle.slices`, whose names these are."""
+        if str(column) in self.plain:
+            return self.plain[str(column)].slices(0, edge)
+        reduction = self.packing.slices(f"reduction_{column}", edge)
+        return self.packing.slices(f"candidate_{column}", edge) | {
+            f"reduction.{name}": each for name, each in reduction.items()
+        }

@@ -7,14 +7,15 @@ plain layers of its edges, weight by weight.
 
 Maps of a bundle have shape `(batch, height, width, edges * channels)`, one
 edge after the other. Every weight is that of the plain layer of the same name
-with the edges on a leading axis (flattened into it for normalisations), so
-`blocks.weights_by_name` pairs the two.
+with the edges on a leading axis (flattened into it for normalisations).
 """
 
-import keras
+import dataclasses
+
 import tensorflow as tf
 
-from att_darts_tf.space import blocks
+from att_darts_tf.search.packing import Normalization, Weight
+from att_darts_tf.space import attentions, blocks
 
 
 def by_edge(maps, edges):
@@ -36,131 +37,162 @@ def repeated(weights, channels):
     return tf.reshape(tiled, (edges * channels,))
 
 
-def block_diagonal(kernels, *, channel_major=False):
+def block_diagonal(kernels):
     """Returns one kernel that keeps the edges apart.
 
     Args:
-        kernels: Tensor of shape `(edges, size, size, channels, filters)`.
-        channel_major: Boolean. Whether the input lists edges within each
-            channel, as a depthwise convolution leaves them.
+        kernels: Tensor of shape `(edges, size, size, channels, filters)`, or
+            `(edges, channels, filters)`.
 
     Returns:
-        Tensor of shape
-        `(size, size, edges * channels, edges * filters)`.
+        Tensor of shape `(size, size, edges * channels, edges * filters)`, or
+        `(edges * channels, edges * filters)`.
     """
-    edges, size, _, channels, filters = kernels.shape
-    order = "hwcefd" if channel_major else "hwecfd"
-    blocks_ = tf.einsum(
-        f"ehwcd,ef->{order}", kernels, tf.eye(edges, dtype=kernels.dtype)
-    )
+    edges, *sizes, channels, filters = kernels.shape
+    if sizes and sizes != [1, 1]:
+        kernels = tf.transpose(kernels, (1, 2, 0, 3, 4))
+    rows = tf.reshape(kernels, (*sizes, edges * channels, 1, filters))
+    own = tf.repeat(tf.eye(edges, dtype=kernels.dtype), channels, axis=0)
     return tf.reshape(
-        blocks_, (size, size, edges * channels, edges * filters)
+        rows * own[:, :, None], (*sizes, edges * channels, edges * filters)
     )
 
 
-class Bundle(keras.layers.Layer):
-    """One candidate on all edges that leave a state.
+@dataclasses.dataclass(frozen=True)
+class Edges:
+    """The edges that a bundle is computed on.
 
     Args:
-        edges: Integer.
+        edges: Integer, how many.
+        height: Integer. Of the input.
+        width: Integer.
+        channels: Integer. Of one edge.
         stride: Integer. Only the state itself is strided.
-        shared: Boolean. Whether the input is the state,
-            `(batch, height, width, channels)`, that all edges read, instead of
-            maps of each edge.
-
-    Input shape: of the state or of the bundle.
-    Output shape: `(batch, ceil(height / stride), ceil(width / stride),
-    edges * channels)`.
+        shared: Boolean. Whether the input is the state, of `channels`, that
+            all edges read, instead of maps of each edge.
     """
 
-    def __init__(self, edges, stride=1, shared=False, **kwargs):
-        super().__init__(**kwargs)
-        self.edges = edges
-        self.stride = stride
-        self.shared = shared
+    edges: int
+    height: int
+    width: int
+    channels: int
+    stride: int = 1
+    shared: bool = False
 
-    def channels_of(self, input_shape):
-        """Returns the channels of one edge."""
-        return input_shape[-1] // (1 if self.shared else self.edges)
+    @property
+    def joint(self):
+        """The channels of all edges."""
+        return self.edges * self.channels
 
-    def edge_weight(self, name, shape, fan_in):
-        """Adds the weight of every edge, `shape` being the plain layer's."""
-        return self.add_weight(
-            name=name,
-            shape=(self.edges, *shape),
-            initializer=blocks.fan_in_uniform(fan_in),
+    @property
+    def output_size(self):
+        """Height and width of the output."""
+        return blocks.strided_shape(
+            (None, self.height, self.width, None), self.stride
+        )[1:3]
+
+
+class Bundle:
+    """One candidate on all edges that leave a state.
+
+    A function of maps and of the values of its weights, which `MixedBundle`
+    keeps with those of the other candidates.
+
+    Args:
+        place: `Edges`.
+    """
+
+    def __init__(self, place):
+        self.place = place
+        self.weights = {}
+        self.normalizations = {}
+        self.declare(place.channels)
+
+    def declare(self, channels):
+        """Declares weights and normalisations."""
+
+    def weight(self, name, shape, fan_in):
+        """Declares the weight of every edge, `shape` being the plain layer's.
+
+        Source: `blocks.fan_in_uniform` for its initial values.
+        """
+        self.weights[name] = Weight(
+            self.place.edges, shape, blocks.fan_in_limit(fan_in)
         )
 
-    def normalization(self, name, shape, **options):
-        """Returns a built normalisation of the maps of all edges."""
-        layer = blocks.BatchNormalization(
-            dtype=self.dtype_policy, name=name, **options
-        )
-        layer.build(shape)
-        return layer
+    def affine(self, name, shape, fan_in):
+        """Declares a kernel and a bias of every edge."""
+        self.weight(f"{name}.kernel", shape, fan_in)
+        self.weight(f"{name}.bias", shape[-1:], fan_in)
 
-    def output_shape_of(self, input_shape):
-        """Returns the shape of the maps of all edges."""
-        shape = blocks.strided_shape(input_shape, self.stride)
-        return (*shape[:-1], self.edges * self.channels_of(input_shape))
+    def normalization(self, name, channels, **options):
+        """Declares a normalisation of every edge."""
+        self.normalizations[name] = Normalization(
+            self.place.edges, channels, **options
+        )
 
 
 class PoolingBundle(Bundle):
-    """Pooling and its normalisation: the same on every edge of a state."""
+    """Pooling and its normalisation: the same on every edge of a state.
 
-    def __init__(self, kind, edges, stride=1, shared=False, **kwargs):
-        super().__init__(edges, stride, shared, **kwargs)
-        self.pool = {"max": blocks.max_pool, "average": blocks.average_pool}[
-            kind
-        ]
+    Args:
+        pool: Function of maps and a stride.
+    """
 
-    def build(self, input_shape):
-        shape = blocks.strided_shape(input_shape, self.stride)
-        self.normalized = self.normalization(
-            "normalization", shape, affine=False
-        )
+    def __init__(self, pool, place):
+        self.pool = pool
+        super().__init__(place)
 
-    def call(self, inputs, weights, training=False):
-        pooled = self.pool(inputs, stride=self.stride)
-        if self.shared:
-            pooled = self.normalized(pooled, training=training)
+    def declare(self, channels):
+        edges = 1 if self.place.shared else self.place.edges
+        self.normalizations["normalization"] = Normalization(edges, channels)
+
+    def __call__(self, values, inputs, weights):
+        """Returns the pooled maps of all edges, weighted.
+
+        Args:
+            values: `packing.Values` of this candidate.
+            inputs: Tensor, the state or the maps of the edges.
+            weights: Tensor of shape `(edges,)`.
+        """
+        pooled = self.pool(inputs, stride=self.place.stride)
+        if self.place.shared:
+            pooled = values.normalize("normalization", pooled)
             return joined(pooled[:, :, :, None, :] * weights[:, None])
-        scale = repeated(weights, inputs.shape[-1] // self.edges)
-        return self.normalized(pooled, training=training, scale=scale)
+        scale = repeated(weights, self.place.channels)
+        return values.normalize("normalization", pooled, scale)
 
 
 class SkipBundle(Bundle):
     """The identity, or the factorized reduction of a stride."""
 
-    def build(self, input_shape):
-        if self.stride == 1:
+    def declare(self, channels):
+        if self.place.stride == 1:
             return
-        channels = self.channels_of(input_shape)
         half = channels // 2
-        self.even = self.edge_weight("even.kernel", (channels, half), channels)
-        self.odd = self.edge_weight(
-            "odd.kernel", (channels, channels - half), channels
-        )
-        self.normalized = self.normalization(
-            "normalization", self.output_shape_of(input_shape), affine=False
-        )
+        self.weight("even.kernel", (channels, half), channels)
+        self.weight("odd.kernel", (channels, channels - half), channels)
+        self.normalization("normalization", channels)
 
-    def call(self, inputs, weights, training=False):
-        if self.stride == 1:
-            maps = inputs if self.shared else by_edge(inputs, self.edges)
-            if self.shared:
-                maps = maps[:, :, :, None, :]
+    def __call__(self, values, inputs, weights):
+        """See `PoolingBundle`."""
+        if self.place.stride == 1:
+            if self.place.shared:
+                maps = inputs[:, :, :, None, :]
+            else:
+                maps = by_edge(inputs, self.place.edges)
             return joined(maps * weights[:, None])
-        maps = self.reduced(inputs)
-        scale = repeated(weights, maps.shape[-1] // self.edges)
-        return self.normalized(maps, training=training, scale=scale)
+        return values.normalize(
+            "normalization",
+            self.reduced(values, inputs),
+            repeated(weights, self.place.channels),
+        )
 
-    def reduced(self, inputs):
+    def reduced(self, values, inputs):
         """Halves the state for each edge, without the normalisation."""
         inputs = tf.nn.relu(inputs)
 
         def sample(maps, kernels):
-            kernels = tf.convert_to_tensor(kernels)
             edges, channels, half = kernels.shape
             kernel = tf.reshape(
                 tf.transpose(kernels, (1, 0, 2)),
@@ -170,270 +202,253 @@ class SkipBundle(Bundle):
                 blocks.symmetric_convolution(maps, kernel, stride=2), edges
             )
 
-        even = sample(inputs, self.even)
-        odd = sample(blocks.shifted(inputs), self.odd)
+        even = sample(inputs, values["even.kernel"])
+        odd = sample(blocks.shifted(inputs), values["odd.kernel"])
         return joined(tf.concat([even, odd], -1))
 
 
 class SeparableBundle(Bundle):
-    """Separable and dilated convolutions of all edges as one convolution."""
+    """Separable and dilated convolutions of all edges as one convolution.
 
-    def __init__(
-        self,
-        kernel_size,
-        edges,
-        stride=1,
-        shared=False,
-        rate=1,
-        repeats=1,
-        **kwargs,
-    ):
-        super().__init__(edges, stride, shared, **kwargs)
+    Args:
+        kernel_size: Odd integer.
+        place: `Edges`.
+        rate: Integer. Dilation.
+        repeats: Integer. How often the pair of convolutions is applied.
+    """
+
+    def __init__(self, kernel_size, place, rate=1, repeats=1):
         self.kernel_size = kernel_size
         self.rate = rate
         self.repeats = repeats
+        super().__init__(place)
 
-    def build(self, input_shape):
-        channels = self.channels_of(input_shape)
-        shape = self.output_shape_of(input_shape)
+    def declare(self, channels):
         size = self.kernel_size
-        self.depthwise, self.pointwise, self.normalized = [], [], []
         for i in range(self.repeats):
-            self.depthwise.append(
-                self.edge_weight(
-                    f"depthwise_{i}.kernel", (size, size, channels), size**2
-                )
+            self.weight(
+                f"depthwise_{i}.kernel", (size, size, channels), size**2
             )
-            self.pointwise.append(
-                self.edge_weight(
-                    f"pointwise_{i}.kernel", (channels, channels), channels
-                )
+            self.weight(
+                f"pointwise_{i}.kernel", (channels, channels), channels
             )
-            self.normalized.append(
-                self.normalization(f"normalization_{i}", shape, affine=False)
-            )
+            self.normalization(f"normalization_{i}", channels)
 
-    def call(self, inputs, weights, training=False):
-        """`inputs` have passed the first ReLU."""
-        maps = self.convolve(inputs, 0, self.shared, self.stride)
-        for i in range(1, self.repeats):
-            maps = self.normalized[i - 1](maps, training=training)
-            maps = self.convolve(tf.nn.relu(maps), i, False, 1)
-        scale = repeated(weights, maps.shape[-1] // self.edges)
-        return self.normalized[-1](maps, training=training, scale=scale)
+    def __call__(self, values, inputs, weights):
+        """See `PoolingBundle`; `inputs`, of each edge, have passed a ReLU."""
+        maps = inputs
+        last = self.repeats - 1
+        for i in range(self.repeats):
+            if i > 0:
+                maps = tf.nn.relu(maps)
+            maps = self.convolve(values, maps, i)
+            maps = values.normalize(
+                f"normalization_{i}",
+                maps,
+                repeated(weights, self.place.channels) if i == last else None,
+            )
+        return maps
 
-    def convolve(self, inputs, index, shared, stride):
+    def convolve(self, values, maps, i):
         """Applies the depthwise and the pointwise kernels of a repeat."""
-        depthwise = tf.convert_to_tensor(self.depthwise[index])
-        pointwise = tf.convert_to_tensor(self.pointwise[index])
+        depthwise = values[f"depthwise_{i}.kernel"]
         edges, size, _, channels = depthwise.shape
-        if shared and size == 3 and channels <= 16:
-            # Nothing stands between the two kernels: their product is one
-            # dense kernel, at few channels the fastest way.
-            kernel = tf.einsum("ehwc,ecd->hwced", depthwise, pointwise)
-            kernel = tf.reshape(kernel, (size, size, channels, -1))
-            return blocks.symmetric_convolution(
-                inputs, kernel, stride=stride, rate=self.rate
-            )
-        if shared:
-            kernel = tf.transpose(depthwise, (1, 2, 3, 0))
-        else:
-            kernel = tf.transpose(depthwise, (1, 2, 0, 3))
-            kernel = tf.reshape(kernel, (size, size, edges * channels, 1))
+        kernel = tf.reshape(
+            tf.transpose(depthwise, (1, 2, 0, 3)),
+            (size, size, edges * channels, 1),
+        )
         maps = blocks.symmetric_convolution(
-            inputs, kernel, stride=stride, rate=self.rate, depthwise=True
+            maps,
+            kernel,
+            stride=self.place.stride if i == 0 else 1,
+            rate=self.rate,
+            depthwise=True,
         )
-        kernel = block_diagonal(
-            pointwise[:, None, None], channel_major=shared
-        )
-        return tf.nn.conv2d(maps, kernel, 1, "VALID")
+        kernel = block_diagonal(values[f"pointwise_{i}.kernel"])
+        return tf.nn.conv2d(maps, kernel[None, None], 1, "VALID")
 
 
-class SqueezeExciteBundle(Bundle):
-    """The gates of squeeze-and-excitation of all edges."""
+class AttentionBundle(Bundle):
+    """An attention on all edges, as what multiplies the maps and what is added.
 
-    def build(self, input_shape):
-        channels = self.channels_of(input_shape)
+    Calling one takes its `values`, the `maps`, their global `average` of shape
+    `(batch, edges * channels)` and the `weights` of shape `(edges,)`. It
+    returns tensors that broadcast to `(batch, height, width, edges,
+    channels)`, the weights among their factors: a list of masks, whose sum
+    multiplies the maps, and a list of what is added to them.
+    """
+
+    def dense(self, values, name, inputs):
+        """Applies a dense kernel, and bias, to the vectors of each edge.
+
+        Args:
+            values: `packing.Values` of this candidate.
+            name: String.
+            inputs: Tensor of shape `(batch, edges * channels)`.
+        """
+        outputs = tf.matmul(inputs, block_diagonal(values[f"{name}.kernel"]))
+        return self._biased(values, name, outputs)
+
+    def convolve(self, values, name, maps, rate=1):
+        """Convolves the maps of each edge with kernels of few filters."""
+        kernel = block_diagonal(values[f"{name}.kernel"])
+        outputs = blocks.symmetric_convolution(maps, kernel, rate=rate)
+        return self._biased(values, name, outputs)
+
+    def channel_gate(self, vectors):
+        """Splits `(batch, edges * channels)`, to broadcast over positions."""
+        edges, channels = self.place.edges, self.place.channels
+        return tf.reshape(vectors, (-1, 1, 1, edges, channels))
+
+    def _biased(self, values, name, outputs):
+        if f"{name}.bias" not in self.weights:
+            return outputs
+        return outputs + tf.reshape(values[f"{name}.bias"], (-1,))
+
+
+class IdentityBundle(AttentionBundle):
+    """No attention on any edge."""
+
+    def __call__(self, values, maps, average, weights):
+        return [weights[:, None]], []
+
+
+class SqueezeExciteBundle(AttentionBundle):
+    """Squeeze-and-excitation of all edges."""
+
+    def declare(self, channels):
         width = blocks.bottleneck_width(channels)
-        self.squeeze = self.edge_weight(
-            "squeeze.kernel", (channels, width), channels
-        )
-        self.excite = self.edge_weight(
-            "excite.kernel", (width, channels), width
-        )
+        self.weight("squeeze.kernel", (channels, width), channels)
+        self.weight("excite.kernel", (width, channels), width)
 
-    def call(self, maps, average, weights, training=False):
-        hidden = tf.nn.relu(edge_dense(average, self.squeeze))
-        gate = tf.sigmoid(edge_dense(hidden, self.excite))
-        return (gate * weights[:, None])[:, None, None], None
+    def __call__(self, values, maps, average, weights):
+        hidden = tf.nn.relu(self.dense(values, "squeeze", average))
+        gate = tf.sigmoid(self.dense(values, "excite", hidden))
+        return [self.channel_gate(gate) * weights[:, None]], []
 
 
-class BottleneckAttentionBundle(Bundle):
-    """The gates of BAM of all edges."""
+class BottleneckAttentionBundle(AttentionBundle):
+    """BAM of all edges."""
 
-    def build(self, input_shape):
-        channels = self.channels_of(input_shape)
+    def declare(self, channels):
         width = blocks.bottleneck_width(channels)
-        joint = self.edges * width
-        vector, hidden = (None, joint), (*input_shape[:-1], joint)
-        self.channel_squeeze = self.affine(
-            "channel_squeeze", (channels, width), channels
-        )
-        self.channel_normalization = self.normalization(
-            "channel_normalization", vector
-        )
-        self.channel_excite = self.affine(
-            "channel_excite", (width, channels), width
-        )
-        self.spatial = [
-            self.affine("spatial_reduce", (1, 1, channels, width), channels),
-            self.affine("spatial_0", (3, 3, width, width), 9 * width),
-            self.affine("spatial_1", (3, 3, width, width), 9 * width),
-        ]
-        self.spatial_normalizations = [
-            self.normalization(f"spatial_normalization_{i}", hidden)
-            for i in range(3)
-        ]
-        self.spatial_excite = self.affine(
-            "spatial_excite", (1, 1, width, 1), width
-        )
-
-    def affine(self, name, shape, fan_in):
-        """Adds a kernel and a bias of every edge."""
-        return (
-            self.edge_weight(f"{name}.kernel", shape, fan_in),
-            self.edge_weight(f"{name}.bias", shape[-1:], fan_in),
-        )
-
-    def call(self, maps, average, weights, training=False):
-        channel = edge_dense(average, *self.channel_squeeze)
-        edges, width = channel.shape[1:]
-        channel = self.channel_normalization(
-            tf.reshape(channel, (-1, edges * width)), training=training
-        )
-        channel = tf.reshape(tf.nn.relu(channel), (-1, edges, width))
-        channel = edge_dense(channel, *self.channel_excite)
-        spatial = maps
-        for i, (convolution, normalization) in enumerate(
-            zip(self.spatial, self.spatial_normalizations, strict=True)
-        ):
-            spatial = edge_convolution(
-                spatial, *convolution, rate=1 if i == 0 else 4
+        self.affine("channel_squeeze", (channels, width), channels)
+        self.normalization("channel_normalization", width, affine=True)
+        self.affine("channel_excite", (width, channels), width)
+        self.affine("spatial_reduce", (1, 1, channels, width), channels)
+        self.affine("spatial_0", (3, 3, width, width), 9 * width)
+        self.affine("spatial_1", (3, 3, width, width), 9 * width)
+        for i in range(3):
+            self.normalization(
+                f"spatial_normalization_{i}", width, affine=True
             )
-            spatial = tf.nn.relu(normalization(spatial, training=training))
-        spatial = edge_convolution(spatial, *self.spatial_excite)
-        gate = tf.sigmoid(channel[:, None, None] * spatial[..., None])
-        return (1.0 + gate) * weights[:, None], None
+        self.affine("spatial_excite", (1, 1, width, 1), width)
+
+    def __call__(self, values, maps, average, weights):
+        channel = self.dense(values, "channel_squeeze", average)
+        channel = values.normalize(
+            "channel_normalization", channel[:, None, None]
+        )
+        channel = tf.nn.relu(channel[:, 0, 0])
+        channel = self.dense(values, "channel_excite", channel)
+        spatial = maps
+        for i, name in enumerate(("spatial_reduce", "spatial_0", "spatial_1")):
+            spatial = self.convolve(
+                values, name, spatial, rate=1 if i == 0 else 4
+            )
+            spatial = tf.nn.relu(
+                values.normalize(f"spatial_normalization_{i}", spatial)
+            )
+        spatial = self.convolve(values, "spatial_excite", spatial)
+        gate = tf.sigmoid(self.channel_gate(channel) * spatial[..., None])
+        return [weights[:, None], gate * weights[:, None]], []
 
 
-class ConvolutionalBlockAttentionBundle(Bundle):
-    """The gates of CBAM of all edges."""
+class ConvolutionalBlockAttentionBundle(AttentionBundle):
+    """CBAM of all edges."""
 
-    def build(self, input_shape):
-        channels = self.channels_of(input_shape)
+    def declare(self, channels):
         width = blocks.bottleneck_width(channels)
-        self.squeeze = (
-            self.edge_weight("squeeze.kernel", (channels, width), channels),
-            self.edge_weight("squeeze.bias", (width,), channels),
-        )
-        self.excite = (
-            self.edge_weight("excite.kernel", (width, channels), width),
-            self.edge_weight("excite.bias", (channels,), width),
-        )
-        self.kernel = self.edge_weight(
-            "convolution.kernel", (7, 7, 2, 1), 7 * 7 * 2
-        )
-        self.normalized = self.normalization(
-            "normalization", (*input_shape[:-1], self.edges), momentum=0.99
+        self.affine("squeeze", (channels, width), channels)
+        self.affine("excite", (width, channels), width)
+        self.weight("convolution.kernel", (7, 7, 2, 1), 7 * 7 * 2)
+        self.normalization(
+            "normalization",
+            1,
+            affine=True,
+            momentum=attentions.CBAM_MOMENTUM,
         )
 
-    def call(self, maps, average, weights, training=False):
-        split = by_edge(maps, self.edges)
-        largest = tf.reduce_max(split, (1, 2))
+    def __call__(self, values, maps, average, weights):
+        edges = self.place.edges
+        largest = tf.reduce_max(maps, (1, 2))
         gate = sum(
-            edge_dense(
-                tf.nn.relu(edge_dense(pooled, *self.squeeze)), *self.excite
+            self.dense(
+                values,
+                "excite",
+                tf.nn.relu(self.dense(values, "squeeze", pooled)),
             )
             for pooled in (average, largest)
         )
-        gate = tf.sigmoid(gate)[:, None, None]
-        gated = split * gate
+        gate = self.channel_gate(tf.sigmoid(gate))
+        gated = by_edge(maps, edges) * gate
         summary = tf.stack(
             [tf.reduce_max(gated, -1), tf.reduce_mean(gated, -1)], -1
         )
-        spatial = edge_convolution(joined(summary), self.kernel)
-        spatial = self.normalized(spatial, training=training)
-        spatial = tf.sigmoid(spatial)[..., None]
-        return spatial * (gate * weights[:, None]), None
+        spatial = self.convolve(values, "convolution", joined(summary))
+        spatial = tf.sigmoid(values.normalize("normalization", spatial))
+        return [spatial[..., None] * (gate * weights[:, None])], []
 
 
-class GatherExciteBundle(Bundle):
-    """The gates of gather-excite of all edges."""
+class GatherExciteBundle(AttentionBundle):
+    """Gather-excite of all edges."""
 
-    def build(self, input_shape):
-        _, height, width, joint = input_shape
-        channels = self.channels_of(input_shape)
+    def declare(self, channels):
+        height, width = self.place.output_size
         hidden = blocks.bottleneck_width(channels)
-        self.kernel = self.edge_weight(
-            "kernel", (height, width, channels), height * width
-        )
-        self.normalized = self.normalization("normalization", (None, joint))
-        self.squeeze = self.edge_weight(
-            "squeeze.kernel", (channels, hidden), channels
-        )
-        self.excite = self.edge_weight(
-            "excite.kernel", (hidden, channels), hidden
-        )
+        self.weight("kernel", (height, width, channels), height * width)
+        self.normalization("normalization", channels, affine=True)
+        self.weight("squeeze.kernel", (channels, hidden), channels)
+        self.weight("excite.kernel", (hidden, channels), hidden)
 
-    def call(self, maps, average, weights, training=False):
-        kernel = tf.transpose(tf.convert_to_tensor(self.kernel), (1, 2, 0, 3))
+    def __call__(self, values, maps, average, weights):
+        kernel = tf.transpose(values["kernel"], (1, 2, 0, 3))
         kernel = tf.reshape(kernel, maps.shape[1:])
-        gathered = tf.reduce_sum(maps * kernel, (1, 2))
-        gathered = self.normalized(gathered, training=training)
-        gathered = tf.reshape(gathered, (-1, *average.shape[1:]))
-        hidden = tf.nn.relu(edge_dense(gathered, self.squeeze))
-        gate = tf.sigmoid(edge_dense(hidden, self.excite))
-        return (gate * weights[:, None])[:, None, None], None
+        gathered = tf.reduce_sum(maps * kernel, (1, 2), keepdims=True)
+        gathered = values.normalize("normalization", gathered)[:, 0, 0]
+        hidden = tf.nn.relu(self.dense(values, "squeeze", gathered))
+        gate = tf.sigmoid(self.dense(values, "excite", hidden))
+        return [self.channel_gate(gate) * weights[:, None]], []
 
 
-class DoubleAttentionBundle(Bundle):
+class DoubleAttentionBundle(AttentionBundle):
     """Double attention of all edges; what it adds to the maps.
 
     The output projection is applied to the gathered features, which are few,
     before they are distributed to the positions.
     """
 
-    def build(self, input_shape):
-        channels = self.channels_of(input_shape)
-        width = max(channels // 4, 1)
-        self.inner = [
-            (
-                self.edge_weight(f"{name}.kernel", (channels, width), channels),
-                self.edge_weight(f"{name}.bias", (width,), channels),
-            )
-            for name in ("features", "gathering", "distribution")
-        ]
-        self.projection = self.edge_weight(
-            "output_projection.kernel", (width, channels), width
-        )
-        self.bias = self.edge_weight(
-            "output_projection.bias", (channels,), width
-        )
+    INNER = ("features", "gathering", "distribution")
 
-    def call(self, maps, average, weights, training=False):
+    def declare(self, channels):
+        width = attentions.bottleneck_channels(channels)
+        for name in self.INNER:
+            self.affine(name, (channels, width), channels)
+        self.affine("output_projection", (width, channels), width)
+
+    def __call__(self, values, maps, average, weights):
+        edges, channels = self.place.edges, self.place.channels
         height, width = maps.shape[1:3]
-        inner = edge_convolution(
-            maps,
-            tf.concat(
-                [tf.convert_to_tensor(kernel) for kernel, _ in self.inner], -1
-            )[:, None, None],
-            tf.concat(
-                [tf.convert_to_tensor(bias) for _, bias in self.inner], -1
-            ),
+        kernel, bias = (
+            tf.concat([values[f"{name}.{part}"] for name in self.INNER], -1)
+            for part in ("kernel", "bias")
         )
-        joint = inner.shape[-1]
+        inner = tf.nn.conv2d(
+            maps, block_diagonal(kernel)[None, None], 1, "VALID"
+        )
+        inner += tf.reshape(bias, (-1,))
         pixels = tf.reshape(
-            inner, (-1, height * width, self.edges, joint // self.edges)
+            inner, (-1, height * width, edges, inner.shape[-1] // edges)
         )
         features, gathering, distribution = tf.split(pixels, 3, -1)
         gathering = tf.nn.softmax(gathering, axis=1)
@@ -442,63 +457,23 @@ class DoubleAttentionBundle(Bundle):
         projected = tf.einsum(
             "beka,eac->bekc",
             descriptors,
-            tf.convert_to_tensor(self.projection) * weights[:, None, None],
+            values["output_projection.kernel"] * weights[:, None, None],
         )
         spread = tf.einsum("bnek,bekc->bnec", distribution, projected)
-        spread += tf.convert_to_tensor(self.bias) * weights[:, None]
-        addend = tf.reshape(
-            spread, (-1, height, width, self.edges, spread.shape[-1])
-        )
-        return weights[:, None], addend
-
-
-class IdentityBundle(Bundle):
-    """No attention on any edge."""
-
-    def call(self, maps, average, weights, training=False):
-        return weights[:, None], None
-
-
-def edge_dense(inputs, kernels, biases=None):
-    """Applies a dense kernel to the vectors of each edge.
-
-    Args:
-        inputs: Tensor of shape `(batch, edges, channels)`.
-        kernels: Variable of shape `(edges, channels, units)`.
-        biases: Variable of shape `(edges, units)`.
-    """
-    outputs = tf.einsum("bec,ecd->bed", inputs, tf.convert_to_tensor(kernels))
-    return outputs if biases is None else outputs + biases
-
-
-def edge_convolution(maps, kernels, biases=None, *, rate=1):
-    """Convolves the maps of each edge with kernels of few filters.
-
-    Args:
-        maps: Tensor of shape `(batch, height, width, edges * channels)`.
-        kernels: Variable of shape `(edges, size, size, channels, filters)`.
-        biases: Variable of shape `(edges, filters)`.
-        rate: Integer. Dilation.
-
-    Returns:
-        Tensor of shape `(batch, height, width, edges * filters)`.
-    """
-    kernel = block_diagonal(tf.convert_to_tensor(kernels))
-    outputs = blocks.symmetric_convolution(maps, kernel, rate=rate)
-    if biases is None:
-        return outputs
-    return outputs + tf.reshape(tf.convert_to_tensor(biases), (-1,))
+        spread += values["output_projection.bias"] * weights[:, None]
+        addend = tf.reshape(spread, (-1, height, width, edges, channels))
+        return [weights[:, None]], [addend]
 
 
 # Candidates without an entry here are computed as plain layers, edge by edge.
 OPERATION_BUNDLES = {
-    "max_pool_3x3": lambda **kwargs: PoolingBundle("max", **kwargs),
-    "avg_pool_3x3": lambda **kwargs: PoolingBundle("average", **kwargs),
+    "max_pool_3x3": lambda place: PoolingBundle(blocks.max_pool, place),
+    "avg_pool_3x3": lambda place: PoolingBundle(blocks.average_pool, place),
     "skip_connect": SkipBundle,
-    "sep_conv_3x3": lambda **kwargs: SeparableBundle(3, repeats=2, **kwargs),
-    "sep_conv_5x5": lambda **kwargs: SeparableBundle(5, repeats=2, **kwargs),
-    "dil_conv_3x3": lambda **kwargs: SeparableBundle(3, rate=2, **kwargs),
-    "dil_conv_5x5": lambda **kwargs: SeparableBundle(5, rate=2, **kwargs),
+    "sep_conv_3x3": lambda place: SeparableBundle(3, place, repeats=2),
+    "sep_conv_5x5": lambda place: SeparableBundle(5, place, repeats=2),
+    "dil_conv_3x3": lambda place: SeparableBundle(3, place, rate=2),
+    "dil_conv_5x5": lambda place: SeparableBundle(5, place, rate=2),
 }
 
 ATTENTION_BUNDLES = {

@@ -120,7 +120,16 @@ class Supernet(keras.Model):
             self.num_classes, shapes[1][-1], dtype=policy, name="classifier"
         )
 
-    def call(self, images, training=False):
+    def call(self, images, training=False, constants=()):
+        """Returns the logits.
+
+        Args:
+            images: Tensor.
+            training: Boolean.
+            constants: Names from `bilevel.SOURCES` of which no gradient will
+                be asked; without gradients that nobody reads a pass takes
+                less.
+        """
         weights = self.relative_weights()
         state = self.stem_normalization(self.stem(images), training=training)
         states = [state, state]
@@ -129,6 +138,7 @@ class Supernet(keras.Model):
                 states,
                 weights["reduce" if cell.reduction else "normal"],
                 training=training,
+                constants=constants,
             )
             states = [states[1], outputs]
         features = tf.reduce_mean(states[1], (1, 2))

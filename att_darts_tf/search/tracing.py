@@ -19,7 +19,7 @@ class SharedTraces:
     def __init__(self):
         self._functions = {}
 
-    def call(self, layer, inputs, weights, *, training):
+    def call(self, layer, inputs, weights, *, training, constants):
         """Calls `layer(inputs, weights, training=training)`.
 
         Args:
@@ -28,6 +28,7 @@ class SharedTraces:
             inputs: Tensor of shape `(batch, height, width, channels)`.
             weights: Tensor of shape `(edges, candidates)`.
             training: Boolean.
+            constants: See `Supernet.call`.
         """
         kind = (
             type(layer),
@@ -36,9 +37,12 @@ class SharedTraces:
             inputs.dtype,
             tuple(inputs.shape[1:]),
             bool(training),
+            tuple(constants),
         )
         if kind not in self._functions:
-            self._functions[kind] = _traced(layer, training=bool(training))
+            self._functions[kind] = _traced(
+                layer, training=bool(training), constants=constants
+            )
         statistics = layer.non_trainable_variables
         outputs, moved = self._functions[kind](
             [variable.value for variable in layer.trainable_variables],
@@ -52,7 +56,7 @@ class SharedTraces:
         return outputs
 
 
-def _traced(template, *, training):
+def _traced(template, *, training, constants):
     @tf.function(
         autograph=False,
         reduce_retracing=True,
@@ -60,6 +64,10 @@ def _traced(template, *, training):
         experimental_attributes={"_noinline": True},
     )
     def call(trainable, statistics, inputs, weights):
+        if "weights" in constants:
+            trainable = [tf.stop_gradient(value) for value in trainable]
+        if "architecture" in constants:
+            weights = tf.stop_gradient(weights)
         return template.stateless_call(
             trainable, statistics, inputs, weights, training=training
         )

@@ -215,7 +215,7 @@ class Search(keras.Model):
         gradients, _, *rest = self.gradients.both(*values, batch)
         return gradients, *rest
 
-    def loss_at(self, weights, architecture, batch):
+    def loss_at(self, weights, architecture, batch, constants):
         """Returns this replica's share of the loss at given values.
 
         Batch statistics are used, and no variable is changed.
@@ -226,6 +226,7 @@ class Search(keras.Model):
                 `supernet.architecture_variables`.
             batch: Images, labels and the moving statistics, tensors in the
                 order of `supernet.non_trainable_variables`.
+            constants: See `Supernet.call`.
 
         Returns:
             A scalar; and the logits with the moving statistics after the
@@ -245,6 +246,7 @@ class Search(keras.Model):
             statistics,
             images,
             training=True,
+            constants=constants,
         )
         loss = losses.cross_entropy(labels, logits)
         return loss / devices.num_replicas(), (logits, moved)

@@ -11,6 +11,9 @@ from att_darts_tf.space import blocks
 from att_darts_tf.space.registry import Registry
 
 ATTENTIONS = Registry("attention")
+# Share of the moving statistics that CBAM's normalisation keeps. Source: the
+# authors' released code.
+CBAM_MOMENTUM = 0.99
 
 
 class Attention(keras.layers.Layer):
@@ -153,7 +156,7 @@ class ConvolutionalBlockAttention(Attention):
             1, 7, dtype=policy, name="convolution"
         )
         self.normalization = blocks.BatchNormalization(
-            momentum=0.99, dtype=policy, name="normalization"
+            momentum=CBAM_MOMENTUM, dtype=policy, name="normalization"
         )
         self.convolution.build((*input_shape[:-1], 2))
         self.normalization.build((*input_shape[:-1], 1))

@@ -8,6 +8,11 @@ all three, and each changes the numbers.
 import keras
 import tensorflow as tf
 
+# Of batch normalisation. Source: `torch.nn.BatchNorm2d`, whose momentum is the
+# other share.
+MOMENTUM = 0.9
+EPSILON = 1e-5
+
 serializable = keras.saving.register_keras_serializable(package="att_darts_tf")
 
 
@@ -20,8 +25,13 @@ def fan_in_uniform(fan_in):
     Args:
         fan_in: Integer. Kernel height x width x input channels / groups.
     """
-    limit = fan_in**-0.5
+    limit = fan_in_limit(fan_in)
     return keras.initializers.RandomUniform(-limit, limit)
+
+
+def fan_in_limit(fan_in):
+    """Returns the largest initial weight; see `fan_in_uniform`."""
+    return fan_in**-0.5
 
 
 def weights_by_name(layer):
@@ -144,7 +154,7 @@ def average_pool(inputs, *, size=3, stride=1):
     return tf.nn.avg_pool2d(padded, size, stride, "VALID") / share
 
 
-def batch_normalize(inputs, scale, offset, *, epsilon):
+def batch_normalize(inputs, scale, offset, *, epsilon=EPSILON):
     """Normalises each channel by the statistics of the batch.
 
     Source: Ioffe and Szegedy, 2015, https://arxiv.org/abs/1502.03167,
@@ -175,6 +185,32 @@ def batch_normalize(inputs, scale, offset, *, epsilon):
     return outputs, mean, variance * count / tf.maximum(count - 1, 1)
 
 
+def normalize(inputs, scale, offset, mean, variance, *, epsilon=EPSILON):
+    """Normalises each channel by given statistics; see `batch_normalize`."""
+    gain = scale * tf.math.rsqrt(variance + epsilon)
+    shift = offset - mean * gain
+    return inputs * tf.cast(gain, inputs.dtype) + tf.cast(shift, inputs.dtype)
+
+
+def moved(moving, batch, momentum):
+    """Returns moving statistics after a batch.
+
+    Args:
+        moving: Variable of shape `(channels,)`.
+        batch: Tensor of that shape, the statistics of the batch.
+        momentum: Float or array of that shape, the share that is kept.
+    """
+    # Statistics of a batch are data, not a path for gradients.
+    batch = tf.stop_gradient(batch)
+    kept = tf.constant(momentum, batch.dtype)
+    return moving * kept + batch * tf.constant(1.0 - momentum, batch.dtype)
+
+
+def precise(compute_dtype):
+    """Returns the type of what keeps full precision under a mixed policy."""
+    return "float64" if compute_dtype == "float64" else "float32"
+
+
 @serializable
 class BatchNormalization(keras.layers.Layer):
     """Normalises channels as `torch.nn.BatchNorm2d` does.
@@ -193,17 +229,21 @@ class BatchNormalization(keras.layers.Layer):
     Output shape: the same.
     """
 
-    def __init__(self, affine=True, momentum=0.9, epsilon=1e-5, **kwargs):
+    def __init__(
+        self, affine=True, momentum=MOMENTUM, epsilon=EPSILON, **kwargs
+    ):
         super().__init__(**kwargs)
         self.affine = affine
         self.momentum = momentum
         self.epsilon = epsilon
 
     def build(self, input_shape):
-        shape = (input_shape[-1],)
-        # Statistics stay in full precision under a mixed policy.
-        dtype = "float64" if self.compute_dtype == "float64" else "float32"
-        options = {"shape": shape, "dtype": dtype, "autocast": False}
+        options = {
+            "shape": (input_shape[-1],),
+            # Statistics stay in full precision under a mixed policy.
+            "dtype": precise(self.compute_dtype),
+            "autocast": False,
+        }
         if self.affine:
             self.scale = self.add_weight(
                 name="scale", initializer="ones", **options
@@ -221,44 +261,37 @@ class BatchNormalization(keras.layers.Layer):
             **options,
         )
 
-    def call(self, inputs, training=False, scale=None):
-        """`scale`, of shape `(channels,)`, multiplies the normalised maps."""
+    def call(self, inputs, training=False):
         maps = inputs
         if inputs.shape.rank == 2:
             maps = tf.reshape(inputs, (-1, 1, 1, inputs.shape[-1]))
         if self.affine:
-            own_scale = tf.convert_to_tensor(self.scale)
+            scale = tf.convert_to_tensor(self.scale)
             offset = tf.convert_to_tensor(self.offset)
         else:
-            own_scale = tf.ones(self.moving_mean.shape, self.moving_mean.dtype)
-            offset = tf.zeros_like(own_scale)
-        if scale is None:
-            scale = own_scale
-        else:
-            scale = tf.cast(scale, offset.dtype)
-            if self.affine:
-                scale, offset = scale * own_scale, scale * offset
+            scale = tf.ones(self.moving_mean.shape, self.moving_mean.dtype)
+            offset = tf.zeros_like(scale)
         if training:
             outputs, mean, variance = batch_normalize(
                 maps, scale, offset, epsilon=self.epsilon
             )
-            self._move(self.moving_mean, mean)
-            self._move(self.moving_variance, variance)
+            for moving, batch in (
+                (self.moving_mean, mean),
+                (self.moving_variance, variance),
+            ):
+                moving.assign(moved(moving, batch, self.momentum))
         else:
-            variance = tf.convert_to_tensor(self.moving_variance)
-            gain = scale * tf.math.rsqrt(variance + self.epsilon)
-            shift = offset - tf.convert_to_tensor(self.moving_mean) * gain
-            outputs = maps * tf.cast(gain, maps.dtype) + tf.cast(
-                shift, maps.dtype
+            outputs = normalize(
+                maps,
+                scale,
+                offset,
+                tf.convert_to_tensor(self.moving_mean),
+                tf.convert_to_tensor(self.moving_variance),
+                epsilon=self.epsilon,
             )
         if inputs.shape.rank == 2:
             outputs = tf.reshape(outputs, (-1, inputs.shape[-1]))
         return outputs
-
-    def _move(self, moving, batch):
-        # Statistics of a batch are data, not a path for gradients.
-        batch = tf.stop_gradient(batch)
-        moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
 
     def compute_output_shape(self, input_shape):
         return input_shape

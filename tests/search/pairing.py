@@ -2,52 +2,38 @@
 
 import numpy as np
 
-from att_darts_tf.space import blocks
-
 
 def pairs(mixed, plain):
-    """Yields each variable of a bundle with its plain counterparts.
+    """Yields each weight of a bundle with its plain counterpart.
 
     Args:
         mixed: Built `MixedBundle`.
         plain: Built `PlainMixedBundle` with the same arguments.
 
     Yields:
-        A variable of `mixed` and the list of those of `plain`, one an edge.
+        Two `Slice`s, of `mixed` and of `plain`.
     """
-    for i in range(len(mixed.names)):
-        column = [row[i] for row in plain.candidates]
-        layer = mixed.operations.get(str(i)) or mixed.attentions.get(str(i))
-        if layer is None:
-            continue
-        yield from _pairs(layer, [each.core for each in column])
-        if column[0].normalization is not None:
-            yield from _pairs(
-                layer.normalized, [each.normalization for each in column]
-            )
-        if str(i) in mixed.reductions:
-            yield from _pairs(
-                mixed.reductions[str(i)], [each.reduction for each in column]
-            )
+    for column in range(len(mixed.names)):
+        for edge in range(mixed.edges):
+            mine = mixed.slices(column, edge)
+            theirs = plain.slices(column, edge)
+            assert mine.keys() == theirs.keys()
+            for name in mine:
+                yield mine[name], theirs[name]
 
 
-def stacked(values, variable):
-    """Returns the values of all edges in the layout of a bundle's variable."""
-    values = np.stack(values)
-    # The normalisation of a pool that all edges share is one.
-    if values.size != np.prod(variable.shape):
-        values = values[0]
-    return values.reshape(variable.shape)
+def part(values, place):
+    """Returns the numbers of a slice out of its variable's, flat."""
+    size = int(np.prod(place.shape))
+    return np.ravel(values)[place.start :][:size]
 
 
 def copy(plain, mixed):
     """Gives a bundle the weights of plain layers."""
-    for variable, parts in pairs(mixed, plain):
-        variable.assign(stacked([part.numpy() for part in parts], variable))
-
-
-def _pairs(layer, parts):
-    mine = blocks.weights_by_name(layer)
-    theirs = [blocks.weights_by_name(part) for part in parts]
-    for name in theirs[0]:
-        yield mine[name], [each[name] for each in theirs]
+    values = {id(v): v.numpy() for v in mixed.variables}
+    for mine, theirs in pairs(mixed, plain):
+        part(values[id(mine.variable)], mine)[:] = part(
+            theirs.variable.numpy(), theirs
+        )
+    for variable in mixed.variables:
+        variable.assign(values[id(variable)])

@@ -22,7 +22,7 @@ VELOCITY = DRAW.normal(size=5)
 RATE, MOMENTUM, DECAY = 0.1, 0.9, 0.01
 
 
-def loss_fn(weights, architecture, batch):
+def loss_fn(weights, architecture, batch, constants):
     # In two tensors, as a network's weights are several.
     joined = tf.concat(weights, 0)
     if batch == "train":
