@@ -227,9 +227,7 @@ def of_supernet(supernet: Supernet) -> dict[str, Place]:
         for variable in supernet.architecture_variables
     }
     named |= _of_layer("stem.0.", supernet.stem, _kernel())
-    named |= _of_layer(
-        "stem.1.", supernet.stem_normalization, _normalization()
-    )
+    named |= _of_layer("stem.1.", supernet.stem_normalization, _normalization())
     for i, cell in enumerate(supernet.cells):
         named |= _of_preprocessing(i, cell.preprocessing)
         for state, stages in enumerate(cell.bundles):
@@ -255,9 +253,7 @@ def of_model(model: Network | Supernet) -> dict[str, Place]:
     return (of_supernet if isinstance(model, Supernet) else of_network)(model)
 
 
-def load(
-    named: Mapping[str, Place], state: Mapping[str, np.ndarray]
-) -> None:
+def load(named: Mapping[str, Place], state: Mapping[str, np.ndarray]) -> None:
     """Sets weights to the authors' values, all of them or none.
 
     Args:

@@ -43,11 +43,7 @@ class VirtualStep:
         return [
             weight
             - _scalar(self.rate, weight.dtype)
-            * (
-                self.momentum * velocity
-                + gradient
-                + self.weight_decay * weight
-            )
+            * (self.momentum * velocity + gradient + self.weight_decay * weight)
             for weight, gradient, velocity in zip(
                 weights, gradients, self.velocities, strict=True
             )
@@ -200,9 +196,7 @@ def _exact(gradients, weights, architecture, batch):
         with tf.GradientTape(watch_accessed_variables=False) as inner:
             inner.watch(weights)
             loss, _ = gradients.loss_fn(weights, architecture, batch, ())
-        descent = inner.gradient(
-            loss, weights, unconnected_gradients=_NO_PATH
-        )
+        descent = inner.gradient(loss, weights, unconnected_gradients=_NO_PATH)
 
     def product(vector):
         return outer.gradient(

@@ -189,11 +189,12 @@ class MixedBundle(keras.layers.Layer):
 
     def build(self, input_shape):
         _, height, width, channels = input_shape
+        self.channels = channels // (1 if self.shared else self.edges)
         place = relaxations.Edges(
             self.edges,
             height,
             width,
-            channels // (1 if self.shared else self.edges),
+            self.channels,
             self.stride,
             self.shared,
         )
@@ -235,7 +236,7 @@ class MixedBundle(keras.layers.Layer):
 
     def call(self, inputs, weights, training=False):
         values = self.packing.read(training)
-        columns = tf.unstack(weights, axis=1)
+        columns = self.columns(weights)
         total = []
         activated = None
         for i, bundle in self.operations.items():
@@ -246,7 +247,7 @@ class MixedBundle(keras.layers.Layer):
                 maps = activated
             total.append(bundle(values.of(f"candidate_{i}"), maps, columns[i]))
         for i, layer in self.plain.items():
-            weight = columns[int(i)][:, None]
+            weight = weights[:, int(i) : int(i) + 1]
             total.append(layer(inputs, weight, training=training))
         if self.reductions:
             for i, reduction in self.reductions.items():
@@ -258,11 +259,16 @@ class MixedBundle(keras.layers.Layer):
                 total.append(self.attend(values, maps, columns, [i]))
         elif self.attentions:
             maps = self.each_edge(inputs)
-            total.append(
-                self.attend(values, maps, columns, self.attentions)
-            )
+            total.append(self.attend(values, maps, columns, self.attentions))
         values.move_statistics()
         return total[0] if len(total) == 1 else tf.add_n(total)
+
+    def columns(self, weights):
+        """Returns a candidate's weights for every channel of every edge."""
+        columns = tf.reshape(
+            tf.transpose(weights), (len(self.names), self.edges, 1)
+        )
+        return tf.unstack(tf.tile(columns, (1, 1, self.channels)))
 
     def each_edge(self, inputs):
         """Repeats the state for each edge, if that is what the inputs are."""

@@ -182,9 +182,7 @@ class Values:
             for (name, each), part in zip(weights.items(), parts, strict=True):
                 if not each.precise:
                     part = tf.cast(part, packing.dtype)
-                self.weights[name] = tf.reshape(
-                    part, (each.edges, *each.shape)
-                )
+                self.weights[name] = part
         self.moving = {}
         if packing.normalizations and not training:
             sizes = [n.size for n in packing.normalizations.values()]
@@ -193,9 +191,7 @@ class Values:
                     packing.normalizations,
                     zip(
                         tf.split(tf.convert_to_tensor(packing.mean), sizes),
-                        tf.split(
-                            tf.convert_to_tensor(packing.variance), sizes
-                        ),
+                        tf.split(tf.convert_to_tensor(packing.variance), sizes),
                         strict=True,
                     ),
                     strict=True,
@@ -211,18 +207,19 @@ class Values:
 
         Args:
             name: String. Which normalisation.
-            maps: Tensor.
-            scale: Tensor of shape `(channels,)`, a factor of the outputs.
+            maps: Tensor, or vectors of shape `(batch, channels)`.
+            scale: Tensor of as many numbers, a factor of the outputs.
         """
+        shape = maps.shape
+        if shape.rank == 2:
+            maps = tf.reshape(maps, (-1, 1, 1, shape[-1]))
         normalization = self.packing.normalizations[name]
         dtype = blocks.precise(self.packing.dtype)
         if scale is not None:
-            scale = tf.cast(scale, dtype)
+            scale = tf.cast(tf.reshape(scale, (-1,)), dtype)
         if normalization.affine:
-            own_scale, offset = (
-                tf.reshape(self.weights[f"{name}.{trained}"], (-1,))
-                for trained in ("scale", "offset")
-            )
+            own_scale = self.weights[f"{name}.scale"]
+            offset = self.weights[f"{name}.offset"]
             if scale is None:
                 scale = own_scale
             else:
@@ -231,12 +228,15 @@ class Values:
             if scale is None:
                 scale = tf.ones((normalization.size,), dtype)
             offset = tf.zeros((normalization.size,), dtype)
-        if not self.training:
-            return blocks.normalize(maps, scale, offset, *self.moving[name])
-        outputs, *self.batch[name] = blocks.batch_normalize(
-            maps, scale, offset
+        if self.training:
+            outputs, *self.batch[name] = blocks.batch_normalize(
+                maps, scale, offset
+            )
+        else:
+            outputs = blocks.normalize(maps, scale, offset, *self.moving[name])
+        return (
+            tf.reshape(outputs, (-1, shape[-1])) if shape.rank == 2 else outputs
         )
-        return outputs
 
     def move_statistics(self):
         """Moves the statistics by those of the batch."""
@@ -244,8 +244,10 @@ class Values:
             return
         packing = self.packing
         kept = np.concatenate(
-            [np.full(n.size, n.momentum)
-                for n in packing.normalizations.values()]
+            [
+                np.full(n.size, n.momentum)
+                for n in packing.normalizations.values()
+            ]
         )
         for i, moving in enumerate((packing.mean, packing.variance)):
             batch = tf.concat(
@@ -266,8 +268,15 @@ class PartValues:
         self.values = values
         self.part = part
 
-    def __getitem__(self, name):
-        return self.values.weights[f"{self.part}.{name}"]
+    def flat(self, name):
+        """Returns the numbers of a weight, and its shape with all edges."""
+        name = f"{self.part}.{name}"
+        weight = self.values.packing.weights[name]
+        return self.values.weights[name], (weight.edges, *weight.shape)
+
+    def shaped(self, name):
+        """Returns a weight in its shape, edges first."""
+        return tf.reshape(*self.flat(name))
 
     def normalize(self, name, maps, scale=None):
         """See `Values.normalize`."""

@@ -12,6 +12,7 @@ with the edges on a leading axis (flattened into it for normalisations).
 
 import dataclasses
 
+import numpy as np
 import tensorflow as tf
 
 from att_darts_tf.search.packing import Normalization, Weight
@@ -30,31 +31,26 @@ def joined(maps):
     return tf.reshape(maps, (-1, height, width, edges * channels))
 
 
-def repeated(weights, channels):
-    """Repeats one number an edge for each of its channels, in turn."""
-    edges = weights.shape[0]
-    tiled = tf.broadcast_to(weights[:, None], (edges, channels))
-    return tf.reshape(tiled, (edges * channels,))
-
-
-def block_diagonal(kernels):
+def block_diagonal(kernel, shape):
     """Returns one kernel that keeps the edges apart.
 
     Args:
-        kernels: Tensor of shape `(edges, size, size, channels, filters)`, or
+        kernel: Tensor with the numbers of `shape`, in its order.
+        shape: `(edges, size, size, channels, filters)`, or
             `(edges, channels, filters)`.
 
     Returns:
         Tensor of shape `(size, size, edges * channels, edges * filters)`, or
         `(edges * channels, edges * filters)`.
     """
-    edges, *sizes, channels, filters = kernels.shape
+    edges, *sizes, channels, filters = shape
     if sizes and sizes != [1, 1]:
-        kernels = tf.transpose(kernels, (1, 2, 0, 3, 4))
-    rows = tf.reshape(kernels, (*sizes, edges * channels, 1, filters))
-    own = tf.repeat(tf.eye(edges, dtype=kernels.dtype), channels, axis=0)
+        kernel = tf.transpose(tf.reshape(kernel, shape), (1, 2, 0, 3, 4))
+    rows = tf.reshape(kernel, (*sizes, edges * channels, 1, filters))
+    own = np.repeat(np.eye(edges), channels, axis=0)[:, :, None]
     return tf.reshape(
-        rows * own[:, :, None], (*sizes, edges * channels, edges * filters)
+        rows * tf.constant(own, rows.dtype),
+        (*sizes, edges * channels, edges * filters),
     )
 
 
@@ -151,16 +147,16 @@ class PoolingBundle(Bundle):
         """Returns the pooled maps of all edges, weighted.
 
         Args:
-            values: `packing.Values` of this candidate.
+            values: `packing.PartValues` of this candidate.
             inputs: Tensor, the state or the maps of the edges.
-            weights: Tensor of shape `(edges,)`.
+            weights: Tensor of shape `(edges, channels)`, the same number for
+                all channels of an edge.
         """
         pooled = self.pool(inputs, stride=self.place.stride)
         if self.place.shared:
             pooled = values.normalize("normalization", pooled)
-            return joined(pooled[:, :, :, None, :] * weights[:, None])
-        scale = repeated(weights, self.place.channels)
-        return values.normalize("normalization", pooled, scale)
+            return joined(by_edge(pooled, 1) * weights)
+        return values.normalize("normalization", pooled, weights)
 
 
 class SkipBundle(Bundle):
@@ -177,33 +173,27 @@ class SkipBundle(Bundle):
     def __call__(self, values, inputs, weights):
         """See `PoolingBundle`."""
         if self.place.stride == 1:
-            if self.place.shared:
-                maps = inputs[:, :, :, None, :]
-            else:
-                maps = by_edge(inputs, self.place.edges)
-            return joined(maps * weights[:, None])
+            edges = 1 if self.place.shared else self.place.edges
+            return joined(by_edge(inputs, edges) * weights)
         return values.normalize(
-            "normalization",
-            self.reduced(values, inputs),
-            repeated(weights, self.place.channels),
+            "normalization", self.reduced(values, inputs), weights
         )
 
     def reduced(self, values, inputs):
         """Halves the state for each edge, without the normalisation."""
         inputs = tf.nn.relu(inputs)
 
-        def sample(maps, kernels):
-            edges, channels, half = kernels.shape
-            kernel = tf.reshape(
-                tf.transpose(kernels, (1, 0, 2)),
-                (1, 1, channels, edges * half),
-            )
+        edges, channels = self.place.edges, self.place.channels
+
+        def sample(maps, name):
+            kernel = tf.transpose(values.shaped(name), (1, 0, 2))
+            kernel = tf.reshape(kernel, (1, 1, channels, -1))
             return by_edge(
                 blocks.symmetric_convolution(maps, kernel, stride=2), edges
             )
 
-        even = sample(inputs, values["even.kernel"])
-        odd = sample(blocks.shifted(inputs), values["odd.kernel"])
+        even = sample(inputs, "even.kernel")
+        odd = sample(blocks.shifted(inputs), "odd.kernel")
         return joined(tf.concat([even, odd], -1))
 
 
@@ -230,7 +220,7 @@ class SeparableBundle(Bundle):
                 f"depthwise_{i}.kernel", (size, size, channels), size**2
             )
             self.weight(
-                f"pointwise_{i}.kernel", (channels, channels), channels
+                f"pointwise_{i}.kernel", (1, 1, channels, channels), channels
             )
             self.normalization(f"normalization_{i}", channels)
 
@@ -245,34 +235,32 @@ class SeparableBundle(Bundle):
             maps = values.normalize(
                 f"normalization_{i}",
                 maps,
-                repeated(weights, self.place.channels) if i == last else None,
+                weights if i == last else None,
             )
         return maps
 
     def convolve(self, values, maps, i):
         """Applies the depthwise and the pointwise kernels of a repeat."""
-        depthwise = values[f"depthwise_{i}.kernel"]
-        edges, size, _, channels = depthwise.shape
-        kernel = tf.reshape(
-            tf.transpose(depthwise, (1, 2, 0, 3)),
-            (size, size, edges * channels, 1),
+        kernel = tf.transpose(
+            values.shaped(f"depthwise_{i}.kernel"), (1, 2, 0, 3)
         )
         maps = blocks.symmetric_convolution(
             maps,
-            kernel,
+            tf.reshape(kernel, (*kernel.shape[:2], self.place.joint, 1)),
             stride=self.place.stride if i == 0 else 1,
             rate=self.rate,
             depthwise=True,
         )
-        kernel = block_diagonal(values[f"pointwise_{i}.kernel"])
-        return tf.nn.conv2d(maps, kernel[None, None], 1, "VALID")
+        kernel = block_diagonal(*values.flat(f"pointwise_{i}.kernel"))
+        return tf.nn.conv2d(maps, kernel, 1, "VALID")
 
 
 class AttentionBundle(Bundle):
     """An attention on all edges, as what multiplies the maps and what is added.
 
     Calling one takes its `values`, the `maps`, their global `average` of shape
-    `(batch, edges * channels)` and the `weights` of shape `(edges,)`. It
+    `(batch, edges * channels)` and the `weights` of shape
+    `(edges, channels)`, the same for all channels of an edge. It
     returns tensors that broadcast to `(batch, height, width, edges,
     channels)`, the weights among their factors: a list of masks, whose sum
     multiplies the maps, and a list of what is added to them.
@@ -282,16 +270,17 @@ class AttentionBundle(Bundle):
         """Applies a dense kernel, and bias, to the vectors of each edge.
 
         Args:
-            values: `packing.Values` of this candidate.
+            values: `packing.PartValues` of this candidate.
             name: String.
             inputs: Tensor of shape `(batch, edges * channels)`.
         """
-        outputs = tf.matmul(inputs, block_diagonal(values[f"{name}.kernel"]))
+        kernel = block_diagonal(*values.flat(f"{name}.kernel"))
+        outputs = tf.matmul(inputs, kernel)
         return self._biased(values, name, outputs)
 
     def convolve(self, values, name, maps, rate=1):
         """Convolves the maps of each edge with kernels of few filters."""
-        kernel = block_diagonal(values[f"{name}.kernel"])
+        kernel = block_diagonal(*values.flat(f"{name}.kernel"))
         outputs = blocks.symmetric_convolution(maps, kernel, rate=rate)
         return self._biased(values, name, outputs)
 
@@ -303,14 +292,14 @@ class AttentionBundle(Bundle):
     def _biased(self, values, name, outputs):
         if f"{name}.bias" not in self.weights:
             return outputs
-        return outputs + tf.reshape(values[f"{name}.bias"], (-1,))
+        return tf.nn.bias_add(outputs, values.flat(f"{name}.bias")[0])
 
 
 class IdentityBundle(AttentionBundle):
     """No attention on any edge."""
 
     def __call__(self, values, maps, average, weights):
-        return [weights[:, None]], []
+        return [weights], []
 
 
 class SqueezeExciteBundle(AttentionBundle):
@@ -324,7 +313,7 @@ class SqueezeExciteBundle(AttentionBundle):
     def __call__(self, values, maps, average, weights):
         hidden = tf.nn.relu(self.dense(values, "squeeze", average))
         gate = tf.sigmoid(self.dense(values, "excite", hidden))
-        return [self.channel_gate(gate) * weights[:, None]], []
+        return [self.channel_gate(gate) * weights], []
 
 
 class BottleneckAttentionBundle(AttentionBundle):
@@ -339,17 +328,13 @@ class BottleneckAttentionBundle(AttentionBundle):
         self.affine("spatial_0", (3, 3, width, width), 9 * width)
         self.affine("spatial_1", (3, 3, width, width), 9 * width)
         for i in range(3):
-            self.normalization(
-                f"spatial_normalization_{i}", width, affine=True
-            )
+            self.normalization(f"spatial_normalization_{i}", width, affine=True)
         self.affine("spatial_excite", (1, 1, width, 1), width)
 
     def __call__(self, values, maps, average, weights):
         channel = self.dense(values, "channel_squeeze", average)
-        channel = values.normalize(
-            "channel_normalization", channel[:, None, None]
-        )
-        channel = tf.nn.relu(channel[:, 0, 0])
+        channel = values.normalize("channel_normalization", channel)
+        channel = tf.nn.relu(channel)
         channel = self.dense(values, "channel_excite", channel)
         spatial = maps
         for i, name in enumerate(("spatial_reduce", "spatial_0", "spatial_1")):
@@ -360,8 +345,10 @@ class BottleneckAttentionBundle(AttentionBundle):
                 values.normalize(f"spatial_normalization_{i}", spatial)
             )
         spatial = self.convolve(values, "spatial_excite", spatial)
-        gate = tf.sigmoid(self.channel_gate(channel) * spatial[..., None])
-        return [weights[:, None], gate * weights[:, None]], []
+        gate = tf.sigmoid(
+            self.channel_gate(channel) * tf.expand_dims(spatial, -1)
+        )
+        return [weights, gate * weights], []
 
 
 class ConvolutionalBlockAttentionBundle(AttentionBundle):
@@ -397,7 +384,7 @@ class ConvolutionalBlockAttentionBundle(AttentionBundle):
         )
         spatial = self.convolve(values, "convolution", joined(summary))
         spatial = tf.sigmoid(values.normalize("normalization", spatial))
-        return [spatial[..., None] * (gate * weights[:, None])], []
+        return [tf.expand_dims(spatial, -1) * (gate * weights)], []
 
 
 class GatherExciteBundle(AttentionBundle):
@@ -412,13 +399,13 @@ class GatherExciteBundle(AttentionBundle):
         self.weight("excite.kernel", (hidden, channels), hidden)
 
     def __call__(self, values, maps, average, weights):
-        kernel = tf.transpose(values["kernel"], (1, 2, 0, 3))
+        kernel = tf.transpose(values.shaped("kernel"), (1, 2, 0, 3))
         kernel = tf.reshape(kernel, maps.shape[1:])
-        gathered = tf.reduce_sum(maps * kernel, (1, 2), keepdims=True)
-        gathered = values.normalize("normalization", gathered)[:, 0, 0]
+        gathered = tf.reduce_sum(maps * kernel, (1, 2))
+        gathered = values.normalize("normalization", gathered)
         hidden = tf.nn.relu(self.dense(values, "squeeze", gathered))
         gate = tf.sigmoid(self.dense(values, "excite", hidden))
-        return [self.channel_gate(gate) * weights[:, None]], []
+        return [self.channel_gate(gate) * weights], []
 
 
 class DoubleAttentionBundle(AttentionBundle):
@@ -440,13 +427,16 @@ class DoubleAttentionBundle(AttentionBundle):
         edges, channels = self.place.edges, self.place.channels
         height, width = maps.shape[1:3]
         kernel, bias = (
-            tf.concat([values[f"{name}.{part}"] for name in self.INNER], -1)
+            tf.concat(
+                [values.shaped(f"{name}.{part}") for name in self.INNER], -1
+            )
             for part in ("kernel", "bias")
         )
-        inner = tf.nn.conv2d(
-            maps, block_diagonal(kernel)[None, None], 1, "VALID"
+        kernel = block_diagonal(
+            kernel, (edges, 1, 1, channels, kernel.shape[-1])
         )
-        inner += tf.reshape(bias, (-1,))
+        inner = tf.nn.conv2d(maps, kernel, 1, "VALID")
+        inner = tf.nn.bias_add(inner, tf.reshape(bias, (-1,)))
         pixels = tf.reshape(
             inner, (-1, height * width, edges, inner.shape[-1] // edges)
         )
@@ -457,12 +447,13 @@ class DoubleAttentionBundle(AttentionBundle):
         projected = tf.einsum(
             "beka,eac->bekc",
             descriptors,
-            values["output_projection.kernel"] * weights[:, None, None],
+            values.shaped("output_projection.kernel")
+            * tf.expand_dims(weights, 1),
         )
         spread = tf.einsum("bnek,bekc->bnec", distribution, projected)
-        spread += values["output_projection.bias"] * weights[:, None]
+        spread += values.shaped("output_projection.bias") * weights
         addend = tf.reshape(spread, (-1, height, width, edges, channels))
-        return [weights[:, None]], [addend]
+        return [weights], [addend]
 
 
 # Candidates without an entry here are computed as plain layers, edge by edge.

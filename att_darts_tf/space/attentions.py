@@ -149,9 +149,7 @@ class ConvolutionalBlockAttention(Attention):
         self.squeeze = blocks.dense(
             width, channels, dtype=policy, name="squeeze"
         )
-        self.excite = blocks.dense(
-            channels, width, dtype=policy, name="excite"
-        )
+        self.excite = blocks.dense(channels, width, dtype=policy, name="excite")
         self.convolution = blocks.Convolution(
             1, 7, dtype=policy, name="convolution"
         )

@@ -5,6 +5,7 @@ and the moving variance is fed the unbiased batch variance. Keras differs in
 all three, and each changes the numbers.
 """
 
+
 import keras
 import tensorflow as tf
 
@@ -54,26 +55,22 @@ def pad(inputs, margin, *, value=0.0):
     return tf.pad(inputs, spread, constant_values=value)
 
 
-def at_rate(inputs, *, rate, margin, convolve):
+def at_rate(inputs, *, rate, convolve):
     """Convolves at a dilation rate by convolving each phase of the map.
 
     TensorFlow has no gradient of a dilated convolution in float64 on a CPU,
-    and none of a dilated depthwise one with a stride.
+    and a wrong one of a dilated depthwise one in float32.
 
     Args:
         inputs: Tensor of shape `(batch, height, width, channels)`.
         rate: Integer. Distance of two taps in pixels.
-        margin: Integer. Zeros on each side; `rate * (kernel_size - 1) / 2`
-            keeps the size.
-        convolve: Maps padded maps to maps, without padding and stride.
+        convolve: Maps maps to maps of the same size.
     """
-    extra = [-(size + 2 * margin) % rate for size in inputs.shape[1:3]]
-    phases = tf.space_to_batch(
-        inputs, [rate, rate], [[margin, margin + more] for more in extra]
-    )
-    return tf.batch_to_space(
-        convolve(phases), [rate, rate], [[0, more] for more in extra]
-    )
+    if rate == 1:
+        return convolve(inputs)
+    extra = [[0, -size % rate] for size in inputs.shape[1:3]]
+    phases = tf.space_to_batch(inputs, [rate, rate], extra)
+    return tf.batch_to_space(convolve(phases), [rate, rate], extra)
 
 
 def symmetric_convolution(inputs, kernel, *, stride=1, rate=1, depthwise=False):
@@ -96,30 +93,66 @@ def symmetric_convolution(inputs, kernel, *, stride=1, rate=1, depthwise=False):
         Tensor of shape
         `(batch, ceil(height / stride), ceil(width / stride), filters)`.
     """
+    size = kernel.shape[0]
     if stride == 2 and rate == 2:
         inputs, stride, rate = inputs[:, ::2, ::2], 1, 1
-    if stride > 1 and kernel.shape[0] == 1:
+    if stride > 1 and size == 1:
         inputs, stride = inputs[:, ::stride, ::stride], 1
-
-    def convolve(maps, padding, stride=1):
+    if stride > 1:
+        margins = [[size // 2, size // 2]] * 2
+        padding = [[0, 0], *margins, [0, 0]]
         if depthwise:
-            return tf.nn.depthwise_conv2d(
-                maps, kernel, [1, stride, stride, 1], padding
-            )
-        return tf.nn.conv2d(maps, kernel, stride, padding)
+            strides = [1, stride, stride, 1]
+            return tf.nn.depthwise_conv2d(inputs, kernel, strides, padding)
+        return tf.nn.conv2d(inputs, kernel, stride, padding)
 
-    margin = rate * (kernel.shape[0] - 1) // 2
-    if rate > 1:
-        return at_rate(
-            inputs,
-            rate=rate,
-            margin=margin,
-            convolve=lambda maps: convolve(maps, "VALID"),
+    def convolve(maps):
+        if not depthwise:
+            return tf.nn.conv2d(maps, kernel, 1, "SAME")
+        if size == 5 and maps.dtype == tf.float32:
+            return _depthwise_of_five(maps, kernel)
+        return tf.nn.depthwise_conv2d(maps, kernel, [1] * 4, "SAME")
+
+    return at_rate(inputs, rate=rate, convolve=convolve)
+
+
+@tf.custom_gradient
+def _depthwise_of_five(inputs, kernel):
+    """Convolves each channel with a kernel of 5 x 5, keeping the size.
+
+    oneDNN takes four times as long for the gradient of a kernel of more than
+    three columns, so this one is put together from two of three columns
+    (measured: 4.7 ms and 2.3 ms for 16 x 32 x 32 x 64 on 2 cores).
+    """
+    options = {"strides": [1] * 4, "padding": "SAME"}
+
+    def gradient(upstream):
+        columns = [
+            tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
+                input=inputs,
+                filter_sizes=(5, 3, *kernel.shape[2:]),
+                out_backprop=upstream,
+                strides=[1] * 4,
+                padding="EXPLICIT",
+                explicit_paddings=[0, 0, 2, 2, *sides, 0, 0],
+            )
+            for sides in ((2, 0), (0, 2))
+        ]
+        return (
+            tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
+                input_sizes=tf.shape(inputs),
+                filter=kernel,
+                out_backprop=upstream,
+                **options,
+            ),
+            # Both hold the middle column.
+            tf.concat([columns[0][:, :2], columns[1]], 1),
         )
-    if stride == 1:
-        return convolve(inputs, "SAME")
-    explicit = [[0, 0], [margin, margin], [margin, margin], [0, 0]]
-    return convolve(inputs, explicit, stride)
+
+    outputs = tf.raw_ops.DepthwiseConv2dNative(
+        input=inputs, filter=kernel, **options
+    )
+    return outputs, gradient
 
 
 def max_pool(inputs, *, size=3, stride=1):
@@ -131,10 +164,30 @@ def max_pool(inputs, *, size=3, stride=1):
         stride: Integer.
     """
     if stride == 1:
-        return tf.nn.max_pool2d(inputs, size, 1, "SAME")
+        return _max_pool(inputs, size)
     lowest = inputs.dtype.min
     padded = pad(inputs, size // 2, value=lowest)
     return tf.nn.max_pool2d(padded, size, stride, "VALID")
+
+
+def _max_pool(inputs, size):
+    @tf.custom_gradient
+    def pool(inputs):
+        def gradient(upstream):
+            # Pooled once more: oneDNN derives what the same graph has pooled,
+            # ten times faster than TensorFlow's own kernel.
+            return tf.raw_ops.MaxPoolGrad(
+                orig_input=inputs,
+                orig_output=tf.nn.max_pool2d(inputs, size, 1, "SAME"),
+                grad=upstream,
+                ksize=[1, size, size, 1],
+                strides=[1] * 4,
+                padding="SAME",
+            )
+
+        return tf.nn.max_pool2d(inputs, size, 1, "SAME"), gradient
+
+    return pool(inputs)
 
 
 def average_pool(inputs, *, size=3, stride=1):
@@ -544,9 +597,7 @@ class ReluConvolutionNormalization(keras.layers.Layer):
     filters)`.
     """
 
-    def __init__(
-        self, filters, kernel_size=1, stride=1, affine=True, **kwargs
-    ):
+    def __init__(self, filters, kernel_size=1, stride=1, affine=True, **kwargs):
         super().__init__(**kwargs)
         self.filters = filters
         self.kernel_size = kernel_size
