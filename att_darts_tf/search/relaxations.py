@@ -420,38 +420,52 @@ class DoubleAttentionBundle(AttentionBundle):
     def declare(self, channels):
         width = attentions.bottleneck_channels(channels)
         for name in self.INNER:
-            self.affine(name, (channels, width), channels)
+            self.affine(name, (1, 1, channels, width), channels)
         self.affine("output_projection", (width, channels), width)
 
     def __call__(self, values, maps, average, weights):
+        # Edges stay apart within the channels of all: products of whole
+        # matrices, with zeros between the edges, take no turning of axes.
         edges, channels = self.place.edges, self.place.channels
         height, width = maps.shape[1:3]
-        kernel, bias = (
-            tf.concat(
-                [values.shaped(f"{name}.{part}") for name in self.INNER], -1
-            )
-            for part in ("kernel", "bias")
+        kernel = tf.concat(
+            [
+                block_diagonal(*values.flat(f"{name}.kernel"))
+                for name in self.INNER
+            ],
+            -1,
         )
-        kernel = block_diagonal(
-            kernel, (edges, 1, 1, channels, kernel.shape[-1])
+        bias = tf.concat(
+            [values.flat(f"{name}.bias")[0] for name in self.INNER], 0
         )
-        inner = tf.nn.conv2d(maps, kernel, 1, "VALID")
-        inner = tf.nn.bias_add(inner, tf.reshape(bias, (-1,)))
-        pixels = tf.reshape(
-            inner, (-1, height * width, edges, inner.shape[-1] // edges)
+        inner = tf.nn.bias_add(tf.nn.conv2d(maps, kernel, 1, "VALID"), bias)
+        joint = inner.shape[-1] // 3
+        inner = tf.reshape(inner, (-1, height * width, 3 * joint))
+        features, gathering, distribution = tf.split(inner, 3, -1)
+        # The softmax over positions, divided by its sum where that is small.
+        gathering -= tf.stop_gradient(
+            tf.reduce_max(gathering, 1, keepdims=True)
         )
-        features, gathering, distribution = tf.split(pixels, 3, -1)
-        gathering = tf.nn.softmax(gathering, axis=1)
-        distribution = tf.nn.softmax(distribution, axis=-1)
-        descriptors = tf.einsum("bnea,bnek->beka", features, gathering)
-        projected = tf.einsum(
-            "beka,eac->bekc",
-            descriptors,
-            values.shaped("output_projection.kernel")
-            * tf.expand_dims(weights, 1),
+        gathering = tf.exp(gathering)
+        descriptors = tf.matmul(gathering, features, transpose_a=True)
+        descriptors /= tf.expand_dims(tf.reduce_sum(gathering, 1), -1)
+        split = (-1, height * width, edges, joint // edges)
+        distribution = tf.nn.softmax(tf.reshape(distribution, split))
+        distribution = tf.reshape(distribution, (-1, *inner.shape[1:-1], joint))
+        own = np.kron(np.eye(edges), np.ones((joint // edges,) * 2))
+        descriptors *= tf.constant(own, descriptors.dtype)
+        projection = block_diagonal(
+            *values.flat("output_projection.kernel")
+        ) * tf.reshape(weights, (-1,))
+        spread = tf.matmul(
+            distribution,
+            tf.reshape(
+                tf.matmul(tf.reshape(descriptors, (-1, joint)), projection),
+                (-1, joint, edges * channels),
+            ),
         )
-        spread = tf.einsum("bnek,bekc->bnec", distribution, projected)
-        spread += values.shaped("output_projection.bias") * weights
+        bias = values.shaped("output_projection.bias") * weights
+        spread = tf.nn.bias_add(spread, tf.reshape(bias, (-1,)))
         addend = tf.reshape(spread, (-1, height, width, edges, channels))
         return [weights], [addend]
 
