@@ -11,6 +11,7 @@ with the edges on a leading axis (flattened into it for normalisations).
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 import tensorflow as tf
@@ -52,6 +53,71 @@ def block_diagonal(kernel, shape):
         rows * tf.constant(own, rows.dtype),
         (*sizes, edges * channels, edges * filters),
     )
+
+
+@functools.cache
+def convolves_groups():
+    """Whether the device convolves groups of channels, and derives it.
+
+    oneDNN does on a CPU, in float32; TensorFlow's own kernels have no
+    gradient. Found out by trying once.
+    """
+    shape = (2, 1, 1, 3, 3)
+    kernel = np.linspace(-1, 1, 18, dtype="float32")
+    maps = np.linspace(-1, 1, 24, dtype="float32").reshape(1, 2, 2, 6)
+
+    def attempt(maps, kernel, convolve):
+        outputs = convolve(maps, kernel, shape) ** 2
+        # Within `init_scope` a tape records nothing.
+        return outputs, *tf.gradients(outputs, (maps, kernel))
+
+    with tf.init_scope():
+        results = []
+        for convolve in (_by_blocks, _by_groups):
+            try:
+                results.append(
+                    tf.function(attempt, autograph=False)(
+                        tf.constant(maps), tf.constant(kernel), convolve
+                    )
+                )
+            except (
+                tf.errors.InvalidArgumentError,
+                tf.errors.UnimplementedError,
+            ):
+                return False
+        return all(
+            np.allclose(*pair, rtol=1e-4, atol=1e-5)
+            for pair in zip(*results, strict=True)
+        )
+
+
+def pointwise(maps, kernel, shape):
+    """Convolves the maps of each edge with kernels of one pixel.
+
+    Args:
+        maps: Tensor of shape `(batch, height, width, edges * channels)`.
+        kernel: Tensor with the numbers of `shape`, in its order.
+        shape: `(edges, 1, 1, channels, filters)`.
+
+    Returns:
+        Tensor of shape `(batch, height, width, edges * filters)`.
+    """
+    if maps.dtype == tf.float32 and convolves_groups():
+        return _by_groups(maps, kernel, shape)
+    return _by_blocks(maps, kernel, shape)
+
+
+def _by_blocks(maps, kernel, shape):
+    return tf.nn.conv2d(maps, block_diagonal(kernel, shape), 1, "VALID")
+
+
+def _by_groups(maps, kernel, shape):
+    edges, _, _, channels, filters = shape
+    kernel = tf.transpose(
+        tf.reshape(kernel, (edges, channels, filters)), (1, 0, 2)
+    )
+    kernel = tf.reshape(kernel, (1, 1, channels, edges * filters))
+    return tf.nn.conv2d(maps, kernel, 1, "VALID")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,8 +317,7 @@ class SeparableBundle(Bundle):
             rate=self.rate,
             depthwise=True,
         )
-        kernel = block_diagonal(*values.flat(f"pointwise_{i}.kernel"))
-        return tf.nn.conv2d(maps, kernel, 1, "VALID")
+        return pointwise(maps, *values.flat(f"pointwise_{i}.kernel"))
 
 
 class AttentionBundle(Bundle):
