@@ -209,7 +209,7 @@ def run_export(
         result = folder.result()
         if result is not None:
             return result
-        devices.set_determinism(config)
+        devices.configure(config)
         network = network_module.load(file)
         evaluate.check_fits(network, data=data, file=file)
         _check_channels(data)

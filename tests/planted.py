@@ -101,7 +101,7 @@ DEFECTS = (
     ),
     Defect(
         "no shift by one pixel in the factorized reduction",
-        ((BLOCKS, "self.odd(shifted(inputs))", "self.odd(inputs)"),),
+        ((BLOCKS, "self.odd(odd)", "self.odd(even)"),),
         OPERATIONS,
     ),
     Defect(
@@ -305,7 +305,13 @@ def found_by(defect, folder, numbers):
             lines += [line for line in output.splitlines() if " OFF" in line]
     if defect.tests:
         status, output = run(
-            folder, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider",
+            folder,
+            "-m",
+            "pytest",
+            "-q",
+            "-x",
+            "-p",
+            "no:cacheprovider",
             *defect.tests,
         )
         if status not in (0, 1):

@@ -290,9 +290,7 @@ def _check_network(case, dtype):
     comparison.add("loss_training", loss)
     if precise:
         gradients = tape.gradient(loss, values, unconnected_gradients=_ZERO)
-        comparison.add(
-            "gradient_global_norm", tf.linalg.global_norm(gradients)
-        )
+        comparison.add("gradient_global_norm", tf.linalg.global_norm(gradients))
         _add_gradients(comparison, "gradient/", places, network, gradients)
         _add_statistics(comparison, places)
         comparison.add(

@@ -41,31 +41,24 @@ def all_reduce_sum(tensors):
     return context.all_reduce(tf.distribute.ReduceOp.SUM, list(tensors))
 
 
-def set_determinism(config):
-    """Makes TensorFlow give the same bits on every run, if configured.
+def configure(config):
+    """Sets how TensorFlow computes, for the rest of the process.
 
-    Without it sums run in the order in which threads finish. The graph
-    optimizer must not merge additions into `AddN` either: their order would
-    differ from process to process (measured with TensorFlow 2.21, where it
-    costs no time). A process cannot take this back, so it belongs before the
-    first step of a stage. See also `determinism.fan_out`.
+    Deterministic, if so configured: otherwise sums run in the order in which
+    threads finish. The graph optimizer must not merge additions into `AddN`
+    either: their order would differ from process to process (measured with
+    TensorFlow 2.21). It belongs before the first step of a stage. See also
+    `determinism.fan_out`.
+
+    On a CPU graphs stay as they are traced: TensorFlow's optimizer takes two
+    thirds of the time from the trace of a supernet to its first step, and the
+    steps are no faster (measured with TensorFlow 2.21 on 2 cores: 40 s and
+    13 s for 8 cells of 16 channels). A GPU needs its choice of layouts.
     """
+    options = {}
     if config.engine.deterministic:
         tf.config.experimental.enable_op_determinism()
-        tf.config.optimizer.set_experimental_options(
-            {"arithmetic_optimization": False}
-        )
-
-
-def skip_graph_optimizer():
-    """Leaves graphs as they are traced, on a CPU.
-
-    TensorFlow's graph optimizer takes a third of the time from the start of a
-    network's training to its first step, and its steps are no faster (measured
-    with TensorFlow 2.21 on 2 cores: 9.5 s against 4.5 s for 5 cells of 24
-    channels, then 1.2 s a step either way). A GPU needs its choice of layouts.
-    """
+        options["arithmetic_optimization"] = False
     if not tf.config.list_physical_devices("GPU"):
-        tf.config.optimizer.set_experimental_options(
-            {"disable_meta_optimizer": True}
-        )
+        options["disable_meta_optimizer"] = True
+    tf.config.optimizer.set_experimental_options(options)

@@ -77,7 +77,7 @@ def run_evaluation(
         result = folder.result()
         if result is not None:
             return result
-        devices.set_determinism(config)
+        devices.configure(config)
         split = data.split("test")
         accuracies, losses = [], []
         for file in files:

@@ -73,8 +73,7 @@ def train(
     Returns:
         The trained network and its history, as `training.fit` returns it.
     """
-    devices.set_determinism(config)
-    devices.skip_graph_optimizer()
+    devices.configure(config)
     keras.utils.set_random_seed(seed)
     with devices.strategy(config).scope():
         network = make_network(recipe, data=data, genotype=genotype)

@@ -254,13 +254,14 @@ class SkipBundle(Bundle):
         def sample(maps, name):
             kernel = tf.transpose(values.shaped(name), (1, 0, 2))
             kernel = tf.reshape(kernel, (1, 1, channels, -1))
-            return by_edge(
-                blocks.symmetric_convolution(maps, kernel, stride=2), edges
-            )
+            return by_edge(tf.nn.conv2d(maps, kernel, 1, "VALID"), edges)
 
-        even = sample(inputs, "even.kernel")
-        odd = sample(blocks.shifted(inputs), "odd.kernel")
-        return joined(tf.concat([even, odd], -1))
+        even, odd = blocks.interleaved(inputs)
+        return joined(
+            tf.concat(
+                [sample(even, "even.kernel"), sample(odd, "odd.kernel")], -1
+            )
+        )
 
 
 class SeparableBundle(Bundle):

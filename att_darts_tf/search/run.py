@@ -23,9 +23,6 @@ from att_darts_tf.search.trainer import Search
 from att_darts_tf.space import drawings, search_space
 
 ARCHITECTURE_FORMAT = 1
-# Optimising the graph takes about 20 s and saves about a tenth of each step
-# (measured: 3 cells, 8 channels, batch 50, two cores).
-FEW_STEPS = 100
 
 
 def run_search(
@@ -96,11 +93,9 @@ def train(
 ) -> tuple[Search, list[dict]]:
     """Trains a supernet by a recipe; returns the search and its history."""
     recipe = config.search
-    devices.set_determinism(config)
+    devices.configure(config)
     weights, architecture = data.split("weights"), data.split("architecture")
     steps = input_pipeline.steps_per_epoch(len(weights), recipe.batch_size)
-    if recipe.epochs * steps < FEW_STEPS:
-        devices.skip_graph_optimizer()
     keras.utils.set_random_seed(seed)
     with devices.strategy(config).scope():
         search = make_search(config, data=data)

@@ -98,12 +98,11 @@ def symmetric_convolution(inputs, kernel, *, stride=1, rate=1, depthwise=False):
     if stride == 2 and size == 1:
         inputs, stride = even_pixels(inputs), 1
     if stride > 1:
-        margins = [[size // 2, size // 2]] * 2
-        padding = [[0, 0], *margins, [0, 0]]
+        padded = pad(inputs, size // 2)
         if depthwise:
             strides = [1, stride, stride, 1]
-            return tf.nn.depthwise_conv2d(inputs, kernel, strides, padding)
-        return tf.nn.conv2d(inputs, kernel, stride, padding)
+            return tf.nn.depthwise_conv2d(padded, kernel, strides, "VALID")
+        return tf.nn.conv2d(padded, kernel, stride, "VALID")
 
     def convolve(maps):
         if not depthwise:
@@ -168,29 +167,28 @@ def max_pool(inputs, *, size=3, stride=1):
         size: Integer. Odd side of the window.
         stride: Integer.
     """
-    if stride == 1:
-        return _max_pool(inputs, size)
-    lowest = inputs.dtype.min
-    padded = pad(inputs, size // 2, value=lowest)
-    return tf.nn.max_pool2d(padded, size, stride, "VALID")
+    padding = "SAME"
+    if stride > 1:
+        inputs = pad(inputs, size // 2, value=inputs.dtype.min)
+        padding = "VALID"
 
-
-def _max_pool(inputs, size):
     @tf.custom_gradient
     def pool(inputs):
+        pooled = tf.nn.max_pool2d(inputs, size, stride, padding)
+
         def gradient(upstream):
             # Pooled once more: oneDNN derives what the same graph has pooled,
             # ten times faster than TensorFlow's own kernel.
             return tf.raw_ops.MaxPoolGrad(
                 orig_input=inputs,
-                orig_output=tf.nn.max_pool2d(inputs, size, 1, "SAME"),
+                orig_output=tf.nn.max_pool2d(inputs, size, stride, padding),
                 grad=upstream,
                 ksize=[1, size, size, 1],
-                strides=[1] * 4,
-                padding="SAME",
+                strides=[1, stride, stride, 1],
+                padding=padding,
             )
 
-        return tf.nn.max_pool2d(inputs, size, 1, "SAME"), gradient
+        return pooled, gradient
 
     return pool(inputs)
 
@@ -531,8 +529,7 @@ def dense(units, fan_in, *, use_bias=True, dtype=None, name=None):
 class FactorizedReduction(keras.layers.Layer):
     """Halves the map without losing pixels: two interleaved samplings.
 
-    A zero row and column are appended before the shift, which changes nothing
-    on even sizes and makes odd ones work.
+    The second sampling of an odd size ends in zeros.
 
     Source: Liu et al., 2019, https://arxiv.org/abs/1806.09055; the released
     code's `FactorizedReduce`.
@@ -553,10 +550,8 @@ class FactorizedReduction(keras.layers.Layer):
     def build(self, input_shape):
         policy = self.dtype_policy
         half = self.filters // 2
-        self.even = Convolution(half, stride=2, dtype=policy, name="even")
-        self.odd = Convolution(
-            self.filters - half, stride=2, dtype=policy, name="odd"
-        )
+        self.even = Convolution(half, dtype=policy, name="even")
+        self.odd = Convolution(self.filters - half, dtype=policy, name="odd")
         self.normalization = BatchNormalization(
             self.affine, dtype=policy, name="normalization"
         )
@@ -566,7 +561,8 @@ class FactorizedReduction(keras.layers.Layer):
 
     def call(self, inputs, training=False):
         inputs = tf.nn.relu(inputs)
-        maps = tf.concat([self.even(inputs), self.odd(shifted(inputs))], -1)
+        even, odd = interleaved(inputs)
+        maps = tf.concat([self.even(even), self.odd(odd)], -1)
         return self.normalization(maps, training=training)
 
     def compute_output_shape(self, input_shape):
@@ -580,11 +576,16 @@ class FactorizedReduction(keras.layers.Layer):
         }
 
 
-def shifted(inputs):
-    """Moves maps up and left by one pixel, keeping a whole last stride."""
-    odd = [size % 2 for size in inputs.shape[1:3]]
-    inputs = tf.pad(inputs, [[0, 0], [0, odd[0]], [0, odd[1]], [0, 0]])
-    return inputs[:, 1:, 1:]
+def interleaved(inputs):
+    """Returns the pixels of even rows and columns, and those of odd ones.
+
+    Where a last odd row or column is missing it is zero.
+    """
+    odd = [[0, size % 2] for size in inputs.shape[1:3]]
+    if any(after for _, after in odd):
+        inputs = tf.pad(inputs, [[0, 0], *odd, [0, 0]])
+    even, _, _, odd = tf.split(tf.nn.space_to_depth(inputs, 2), 4, -1)
+    return even, odd
 
 
 @serializable

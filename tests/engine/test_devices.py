@@ -64,8 +64,13 @@ def test_replicas_clip_and_decay_the_sum_of_their_gradients():
     np.testing.assert_allclose(values, [7.0, 7.0], rtol=1e-5)
 
 
-def test_determinism_is_left_alone_unless_asked_for(monkeypatch):
+@pytest.mark.parametrize("gpus", [[], ["0"]])
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_tensorflow_is_set_to_the_configuration_and_the_device(
+    monkeypatch, gpus, deterministic
+):
     calls = []
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
     monkeypatch.setattr(
         tf.config.experimental,
         "enable_op_determinism",
@@ -74,24 +79,14 @@ def test_determinism_is_left_alone_unless_asked_for(monkeypatch):
     monkeypatch.setattr(
         tf.config.optimizer, "set_experimental_options", calls.append
     )
-    devices.set_determinism(config(deterministic=False))
-    assert not calls
-    devices.set_determinism(config(deterministic=True))
-    assert calls == ["operations", {"arithmetic_optimization": False}]
-
-
-@pytest.mark.parametrize(
-    ("gpus", "expected"),
-    [([], [{"disable_meta_optimizer": True}]), (["0"], [])],
-)
-def test_graph_optimizer_is_skipped_without_a_gpu(monkeypatch, gpus, expected):
-    calls = []
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
-    monkeypatch.setattr(
-        tf.config.optimizer, "set_experimental_options", calls.append
-    )
-    devices.skip_graph_optimizer()
-    assert calls == expected
+    devices.configure(config(deterministic=deterministic))
+    options = {}
+    if deterministic:
+        assert calls.pop(0) == "operations"
+        options["arithmetic_optimization"] = False
+    if not gpus:
+        options["disable_meta_optimizer"] = True
+    assert calls == [options]
 
 
 def test_direction_needs_no_replica_context():

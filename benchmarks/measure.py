@@ -1,0 +1,152 @@
+"""What all benchmarks share: the clock, the data and the line of JSON."""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import pathlib
+import resource
+import statistics
+import tempfile
+import time
+
+
+def parser(description, **options):
+    """Returns a parser of flags, each with a default that is no `None`.
+
+    Args:
+        description: String.
+        **options: Defaults by name; `False` makes a switch.
+    """
+    made = argparse.ArgumentParser(description=description.splitlines()[0])
+    for name, default in options.items():
+        if default is False:
+            made.add_argument(f"--{name}", action="store_true")
+        else:
+            made.add_argument(f"--{name}", type=type(default), default=default)
+    return made
+
+
+def seconds_since_start():
+    """Returns the age of this process (Linux)."""
+    fields = pathlib.Path("/proc/self/stat").read_text().rsplit(")", 1)[1]
+    started = int(fields.split()[19]) / os.sysconf("SC_CLK_TCK")
+    uptime = float(pathlib.Path("/proc/uptime").read_text().split()[0])
+    return uptime - started
+
+
+def prepare():
+    """Loads TensorFlow as the stages do, and the embedded real images.
+
+    Returns:
+        The base configuration, the prepared data and their splits by name.
+    """
+    from att_darts_tf.startup import load_tensorflow
+
+    load_tensorflow()
+    import keras
+
+    from att_darts_tf.configs import base
+    from att_darts_tf.data import prepared
+    from att_darts_tf.data.run import run_prepare
+    from att_darts_tf.engine import devices
+
+    config = base.get_config()
+    devices.configure(config)
+    keras.utils.set_random_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        run_prepare(config, output_dir=folder)
+        data = prepared.load(folder)
+        splits = {
+            name: data.split(name)
+            for name in ("weights", "architecture", "test")
+        }
+        for split in splits.values():
+            # Images are read when first asked for, and the folder goes.
+            _ = split.tensors
+    return config, data, splits
+
+
+def augmentation(config, data):
+    """Returns the options of the pipeline's training batches."""
+    return {
+        "mean": data.mean,
+        "std": data.std,
+        "padding": config.data.padding,
+        "flip": config.data.flip,
+        "cutout": 0,
+    }
+
+
+def training_steps(model, batches, *, count):
+    """Takes training steps, each one call of a graph as in `fit`.
+
+    Args:
+        model: Compiled Keras model.
+        batches: Endless `tf.data.Dataset`.
+        count: Integer. Steps after the first.
+
+    Returns:
+        Figures by name.
+    """
+    import tensorflow as tf
+
+    @tf.function(autograph=False)
+    def traced(iterator):
+        return model.train_step(next(iterator))
+
+    iterator = iter(batches)
+    losses = []
+
+    def step():
+        losses.append(float(traced(iterator)["loss"]))
+
+    step()
+    figures = {"seconds_to_first_step": round(seconds_since_start(), 2)}
+    figures |= {"seconds_per_step": timed(step, count=count)}
+    graph = traced.get_concrete_function(iterator).graph.as_graph_def()
+    # What runs: on a CPU no optimizer changes a graph, see `devices`.
+    nodes = len(graph.node) + sum(
+        len(function.node_def) for function in graph.library.function
+    )
+    return {**figures, "graph_nodes": nodes, "losses": losses}
+
+
+def timed(function, *, count):
+    """Returns median, minimum and maximum of the seconds of calls."""
+    seconds = []
+    for _ in range(count):
+        begun = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - begun)
+    return {
+        "median": round(statistics.median(seconds), 4),
+        "minimum": round(min(seconds), 4),
+        "maximum": round(max(seconds), 4),
+    }
+
+
+def report(benchmark, config, **figures):
+    """Prints one line of JSON."""
+    import keras
+    import tensorflow as tf
+
+    print(
+        json.dumps(
+            {
+                "benchmark": benchmark,
+                **figures,
+                "peak_memory_gb": round(
+                    resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2
+                ),
+                "dtype": keras.config.floatx(),
+                "deterministic": config.engine.deterministic,
+                "cores": len(os.sched_getaffinity(0)),
+                "devices": sorted(
+                    {d.device_type for d in tf.config.list_logical_devices()}
+                ),
+                "tensorflow": tf.__version__,
+                "keras": importlib.metadata.version("keras"),
+            }
+        )
+    )
