@@ -434,7 +434,8 @@ class ConvolutionalBlockAttentionBundle(AttentionBundle):
 
     def __call__(self, values, maps, average, weights):
         edges = self.place.edges
-        largest = tf.reduce_max(maps, (1, 2))
+        largest = blocks.largest(maps, (1, 2))
+        largest = tf.reshape(largest, (-1, edges * self.place.channels))
         gate = sum(
             self.dense(
                 values,
@@ -445,10 +446,24 @@ class ConvolutionalBlockAttentionBundle(AttentionBundle):
         )
         gate = self.channel_gate(tf.sigmoid(gate))
         gated = by_edge(maps, edges) * gate
-        summary = tf.stack(
-            [tf.reduce_max(gated, -1), tf.reduce_mean(gated, -1)], -1
+        summary = tf.concat(
+            [
+                blocks.largest(gated, -1),
+                tf.reduce_mean(gated, -1, keepdims=True),
+            ],
+            -2,
         )
-        spatial = self.convolve(values, "convolution", joined(summary))
+        # Few channels: each by itself, then their sum, is the fastest way.
+        height, width = maps.shape[1:3]
+        kernel = tf.transpose(
+            values.shaped("convolution.kernel"), (1, 2, 3, 0, 4)
+        )
+        spatial = blocks.symmetric_convolution(
+            tf.reshape(summary, (-1, height, width, 2 * edges)),
+            tf.reshape(kernel, (7, 7, 2 * edges, 1)),
+            depthwise=True,
+        )
+        spatial = tf.add_n(tf.split(spatial, 2, -1))
         spatial = tf.sigmoid(values.normalize("normalization", spatial))
         return [tf.expand_dims(spatial, -1) * (gate * weights)], []
 
