@@ -237,15 +237,21 @@ class MixedBundle(keras.layers.Layer):
     def call(self, inputs, weights, training=False):
         values = self.packing.read(training)
         columns = self.columns(weights)
-        total = []
+        total, singles = [], {}
         activated = None
         for i, bundle in self.operations.items():
+            if bundle.is_single:
+                singles[i] = bundle.single(values.of(f"candidate_{i}"), inputs)
+                continue
             maps = inputs
             if isinstance(bundle, relaxations.SeparableBundle):
                 if activated is None:
                     activated = self.each_edge(tf.nn.relu(inputs))
                 maps = activated
             total.append(bundle(values.of(f"candidate_{i}"), maps, columns[i]))
+        if singles:
+            chosen = [columns[i] for i in singles]
+            total.append(relaxations.spread(list(singles.values()), chosen))
         for i, layer in self.plain.items():
             weight = weights[:, int(i) : int(i) + 1]
             total.append(layer(inputs, weight, training=training))

@@ -19,6 +19,10 @@ import tensorflow as tf
 from att_darts_tf.search.packing import Normalization, Weight
 from att_darts_tf.space import attentions, blocks
 
+# Up to here one convolution is faster than a product for each (measured on one
+# core: 5.5 ms and 10.9 ms at 16 channels, 4.0 and 2.7 at 64).
+MOST_CHANNELS_SPREAD_AT_ONCE = 32
+
 
 def by_edge(maps, edges):
     """Splits `(batch, height, width, edges * channels)` into 5 axes."""
@@ -187,6 +191,11 @@ class Bundle:
         self.weight(f"{name}.kernel", shape, fan_in)
         self.weight(f"{name}.bias", shape[-1:], fan_in)
 
+    @property
+    def is_single(self):
+        """See `PoolingBundle`."""
+        return False
+
     def normalization(self, name, channels, **options):
         """Declares a normalisation of every edge."""
         self.normalizations[name] = Normalization(
@@ -219,10 +228,17 @@ class PoolingBundle(Bundle):
                 all channels of an edge.
         """
         pooled = self.pool(inputs, stride=self.place.stride)
-        if self.place.shared:
-            pooled = values.normalize("normalization", pooled)
-            return joined(by_edge(pooled, 1) * weights)
         return values.normalize("normalization", pooled, weights)
+
+    @property
+    def is_single(self):
+        """Whether all edges share the maps, but for their weights."""
+        return self.place.shared
+
+    def single(self, values, inputs):
+        """Returns the maps that all edges share, not weighted."""
+        pooled = self.pool(inputs, stride=self.place.stride)
+        return values.normalize("normalization", pooled)
 
 
 class SkipBundle(Bundle):
@@ -239,11 +255,19 @@ class SkipBundle(Bundle):
     def __call__(self, values, inputs, weights):
         """See `PoolingBundle`."""
         if self.place.stride == 1:
-            edges = 1 if self.place.shared else self.place.edges
-            return joined(by_edge(inputs, edges) * weights)
+            return inputs * tf.reshape(weights, (-1,))
         return values.normalize(
             "normalization", self.reduced(values, inputs), weights
         )
+
+    @property
+    def is_single(self):
+        """See `PoolingBundle`."""
+        return self.place.shared and self.place.stride == 1
+
+    def single(self, values, inputs):
+        """See `PoolingBundle`."""
+        return inputs
 
     def reduced(self, values, inputs):
         """Halves the state for each edge, without the normalisation."""
@@ -262,6 +286,36 @@ class SkipBundle(Bundle):
                 [sample(even, "even.kernel"), sample(odd, "odd.kernel")], -1
             )
         )
+
+
+def spread(singles, weights):
+    """Returns for each edge the weighted sum of maps that all edges share.
+
+    Args:
+        singles: List of tensors of shape `(batch, height, width, channels)`.
+        weights: List of as many tensors of shape `(edges, channels)`.
+
+    Returns:
+        Tensor of shape `(batch, height, width, edges * channels)`.
+    """
+    edges, channels = weights[0].shape
+    if channels > MOST_CHANNELS_SPREAD_AT_ONCE:
+        terms = [
+            joined(by_edge(maps, 1) * weight)
+            for maps, weight in zip(singles, weights, strict=True)
+        ]
+        return tf.add_n(terms)
+    # As one convolution, whose kernel holds the weights on diagonals.
+    kernel = (
+        tf.reshape(tf.stack(weights), (len(singles), 1, edges, channels))
+        * tf.eye(channels, dtype=weights[0].dtype)[:, None]
+    )
+    return tf.nn.conv2d(
+        tf.concat(singles, -1),
+        tf.reshape(kernel, (1, 1, -1, edges * channels)),
+        1,
+        "VALID",
+    )
 
 
 class SeparableBundle(Bundle):
@@ -509,20 +563,20 @@ class DoubleAttentionBundle(AttentionBundle):
         # matrices, with zeros between the edges, take no turning of axes.
         edges, channels = self.place.edges, self.place.channels
         height, width = maps.shape[1:3]
-        kernel = tf.concat(
-            [
-                block_diagonal(*values.flat(f"{name}.kernel"))
-                for name in self.INNER
-            ],
-            -1,
+        kernel, bias = (
+            tf.concat(
+                [values.shaped(f"{name}.{part}") for name in self.INNER], -1
+            )
+            for part in ("kernel", "bias")
         )
-        bias = tf.concat(
-            [values.flat(f"{name}.bias")[0] for name in self.INNER], 0
+        inner = pointwise(maps, kernel, kernel.shape)
+        inner = tf.nn.bias_add(inner, tf.reshape(bias, (-1,)))
+        count, joint = height * width, inner.shape[-1] // 3
+        inner = tf.reshape(inner, (-1, count, edges, 3, joint // edges))
+        inner = tf.reshape(
+            tf.transpose(inner, (3, 0, 1, 2, 4)), (3, -1, count, joint)
         )
-        inner = tf.nn.bias_add(tf.nn.conv2d(maps, kernel, 1, "VALID"), bias)
-        joint = inner.shape[-1] // 3
-        inner = tf.reshape(inner, (-1, height * width, 3 * joint))
-        features, gathering, distribution = tf.split(inner, 3, -1)
+        features, gathering, distribution = tf.unstack(inner)
         # The softmax over positions, divided by its sum where that is small.
         gathering -= tf.stop_gradient(
             tf.reduce_max(gathering, 1, keepdims=True)
@@ -530,9 +584,9 @@ class DoubleAttentionBundle(AttentionBundle):
         gathering = tf.exp(gathering)
         descriptors = tf.matmul(gathering, features, transpose_a=True)
         descriptors /= tf.expand_dims(tf.reduce_sum(gathering, 1), -1)
-        split = (-1, height * width, edges, joint // edges)
+        split = (-1, count, edges, joint // edges)
         distribution = tf.nn.softmax(tf.reshape(distribution, split))
-        distribution = tf.reshape(distribution, (-1, *inner.shape[1:-1], joint))
+        distribution = tf.reshape(distribution, (-1, count, joint))
         own = np.kron(np.eye(edges), np.ones((joint // edges,) * 2))
         descriptors *= tf.constant(own, descriptors.dtype)
         projection = block_diagonal(
