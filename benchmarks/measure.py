@@ -113,7 +113,7 @@ def training_steps(model, batches, *, count):
 
 
 def timed(function, *, count):
-    """Returns median, minimum and maximum of the seconds of calls."""
+    """Returns median, mean, minimum and maximum of the seconds of calls."""
     seconds = []
     for _ in range(count):
         begun = time.perf_counter()
@@ -121,12 +121,13 @@ def timed(function, *, count):
         seconds.append(time.perf_counter() - begun)
     return {
         "median": round(statistics.median(seconds), 4),
+        "mean": round(statistics.mean(seconds), 5),
         "minimum": round(min(seconds), 4),
         "maximum": round(max(seconds), 4),
     }
 
 
-def report(benchmark, config, **figures):
+def report(benchmark, *, deterministic, **figures):
     """Prints one line of JSON."""
     import keras
     import tensorflow as tf
@@ -140,7 +141,7 @@ def report(benchmark, config, **figures):
                     resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2
                 ),
                 "dtype": keras.config.floatx(),
-                "deterministic": config.engine.deterministic,
+                "deterministic": deterministic,
                 "cores": len(os.sched_getaffinity(0)),
                 "devices": sorted(
                     {d.device_type for d in tf.config.list_logical_devices()}

@@ -36,7 +36,7 @@ def main():
     figures = measure.training_steps(network, batches, count=options.steps)
     measure.report(
         "network_step",
-        config,
+        deterministic=config.engine.deterministic,
         **vars(options),
         parameters=network.num_parameters(),
         seconds_to_build=round(built, 2),

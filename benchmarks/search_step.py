@@ -56,7 +56,7 @@ def main():
     figures = measure.training_steps(search, batches, count=options.steps)
     measure.report(
         "search_step",
-        config,
+        deterministic=config.engine.deterministic,
         **vars(options),
         seconds_to_build=round(built, 2),
         images_per_second=round(

@@ -67,8 +67,8 @@ DEFECTS = (
         (
             (
                 BLOCKS,
-                "return convolve(inputs, explicit, stride)",
-                'return convolve(inputs, "SAME", stride)',
+                'depthwise_conv2d(padded, kernel, strides, "VALID")',
+                'depthwise_conv2d(inputs, kernel, strides, "SAME")',
             ),
         ),
         OPERATIONS,
@@ -80,12 +80,12 @@ DEFECTS = (
     ),
     Defect(
         "epsilon of normalisation 1e-3",
-        ((BLOCKS, "epsilon=1e-5, **kwargs", "epsilon=1e-3, **kwargs"),),
+        ((BLOCKS, "EPSILON = 1e-5", "EPSILON = 1e-3"),),
         OPERATIONS,
     ),
     Defect(
         "momentum of normalisation 0.99",
-        ((BLOCKS, "momentum=0.9, epsilon", "momentum=0.99, epsilon"),),
+        ((BLOCKS, "MOMENTUM = 0.9", "MOMENTUM = 0.99"),),
         OPERATIONS,
     ),
     Defect(

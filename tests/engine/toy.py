@@ -10,10 +10,11 @@ import signal
 import sys
 
 import keras
+import ml_collections
 import numpy as np
 import tensorflow as tf
 
-from att_darts_tf.engine import callbacks, optimizers, training
+from att_darts_tf.engine import callbacks, devices, optimizers, training
 
 EPOCHS = 3
 STEPS = 5
@@ -91,6 +92,10 @@ class KillAt(keras.callbacks.Callback):
 
 def train(folder, *, more=(), checkpoint_steps=2, epochs=EPOCHS):
     """Trains the toy and returns it and its history."""
+    # As every stage does: alike in a test's process and in one of its own.
+    devices.configure(
+        ml_collections.ConfigDict({"engine": {"deterministic": True}})
+    )
     keras.utils.set_random_seed(3)
     model = Toy()
     model.compile()

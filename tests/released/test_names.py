@@ -32,7 +32,7 @@ def network(stem="small"):
 def covered(places):
     """Returns how many numbers of each variable have a name."""
     parts = {
-        (id(place.variable), place.edge): np.prod(place.shape, dtype=int)
+        (id(place.variable), place.start): np.prod(place.shape, dtype=int)
         for place in places.values()
     }
     total = {}
@@ -80,8 +80,10 @@ def test_kernels_are_turned_and_architecture_weights_are_not():
     assert model.classifier.kernel[7, 2] == dense[2, 7]
     # Edge 2 (node 1, state 0) is the second of the edges that leave state 0.
     depthwise = state["cells.0.layers.2.first_layers.6.op.1.weight"]
-    bundle = model.cells[0].bundles[0][0].operations["6"]
-    assert bundle.depthwise[0][1, 0, 2, 1] == depthwise[1, 0, 0, 2]
+    bundle = model.cells[0].bundles[0][0]
+    variable, start, shape = bundle.slices(6, 1)["depthwise_0.kernel"]
+    values = variable.numpy()[start:][: np.prod(shape)].reshape(shape)
+    assert values[0, 2, 1] == depthwise[1, 0, 0, 2]
 
 
 def test_all_that_does_not_fit_is_listed_at_once():
