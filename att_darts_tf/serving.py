@@ -169,6 +169,21 @@ class Classifier(tf.Module):
         self.classify = classify
         self.classify_encoded = classify_encoded
 
+    def save(self, path):
+        """Writes the SavedModel."""
+        tf.saved_model.save(
+            self,
+            str(path),
+            signatures={
+                PIXELS: self.classify,
+                ENCODED: self.classify_encoded,
+            },
+            # Whoever serves derives nothing.
+            options=tf.saved_model.SaveOptions(
+                experimental_custom_gradients=False
+            ),
+        )
+
 
 def run_export(
     config: ml_collections.ConfigDict,
@@ -248,14 +263,7 @@ def _save(network, *, data, path, file) -> float:
         for left_over in (unfinished, path):
             if left_over.exists():
                 shutil.rmtree(left_over)
-        tf.saved_model.save(
-            classifier,
-            str(unfinished),
-            signatures={
-                PIXELS: classifier.classify,
-                ENCODED: classifier.classify_encoded,
-            },
-        )
+        classifier.save(unfinished)
     difference = _largest_difference(network, unfinished, data=data, file=file)
     with _writing(path):
         os.replace(unfinished, path)

@@ -39,8 +39,6 @@ def main():
 def export(options, folder):
     """Writes the SavedModel of a network with initial weights."""
     config, data, _ = measure.prepare()
-    import tensorflow as tf
-
     from att_darts_tf import serving
     from att_darts_tf.network import trainer
     from att_darts_tf.space.published import get
@@ -50,10 +48,7 @@ def export(options, folder):
     network = trainer.make_network(
         recipe, data=data, genotype=get(options.cell)
     )
-    classifier = serving.Classifier(network, data)
-    tf.saved_model.save(
-        classifier, folder, signatures={"serving_default": classifier.classify}
-    )
+    serving.Classifier(network, data).save(folder)
 
 
 def serve(options):

@@ -390,7 +390,7 @@ def _agreeing(state, places):
     first, agreeing = {}, dict(state)
     for name, place in places.items():
         if name in state and name.rpartition(".")[2].startswith("running"):
-            key = id(place.variable), place.edge
+            key = id(place.variable), place.start
             agreeing[name] = first.setdefault(key, state[name])
     return agreeing
 

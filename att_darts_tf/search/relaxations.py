@@ -70,28 +70,39 @@ def convolves_groups():
     kernel = np.linspace(-1, 1, 18, dtype="float32")
     maps = np.linspace(-1, 1, 24, dtype="float32").reshape(1, 2, 2, 6)
 
-    def attempt(maps, kernel, convolve):
-        outputs = convolve(maps, kernel, shape) ** 2
-        # Within `init_scope` a tape records nothing.
-        return outputs, *tf.gradients(outputs, (maps, kernel))
+    @tf.function(autograph=False)
+    def attempt(maps, kernel):
+        options = {"strides": [1] * 4, "padding": "VALID"}
+        outputs = tf.raw_ops.Conv2D(input=maps, filter=kernel, **options)
+        return (
+            outputs,
+            tf.raw_ops.Conv2DBackpropInput(
+                input_sizes=maps.shape,
+                filter=kernel,
+                out_backprop=outputs,
+                **options,
+            ),
+            tf.raw_ops.Conv2DBackpropFilter(
+                input=maps,
+                filter_sizes=kernel.shape,
+                out_backprop=outputs,
+                **options,
+            ),
+        )
 
     with tf.init_scope():
-        results = []
-        for convolve in (_by_blocks, _by_groups):
-            try:
-                results.append(
-                    tf.function(attempt, autograph=False)(
-                        tf.constant(maps), tf.constant(kernel), convolve
-                    )
-                )
-            except (
-                tf.errors.InvalidArgumentError,
-                tf.errors.UnimplementedError,
-            ):
-                return False
+        whole = attempt(tf.constant(maps), block_diagonal(kernel, shape))
+        try:
+            groups = attempt(tf.constant(maps), _grouped(kernel, shape))
+        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+            return False
+        # Of the gradient by the whole kernel, what lies on its blocks.
+        blocks_ = tf.reshape(whole[2], (2, 3, 2, 3))
+        blocks_ = tf.stack([blocks_[0, :, 0], blocks_[1, :, 1]])
+        expected = (*whole[:2], _grouped(blocks_, shape))
         return all(
             np.allclose(*pair, rtol=1e-4, atol=1e-5)
-            for pair in zip(*results, strict=True)
+            for pair in zip(groups, expected, strict=True)
         )
 
 
@@ -106,22 +117,18 @@ def pointwise(maps, kernel, shape):
     Returns:
         Tensor of shape `(batch, height, width, edges * filters)`.
     """
+    arranged = block_diagonal
     if maps.dtype == tf.float32 and convolves_groups():
-        return _by_groups(maps, kernel, shape)
-    return _by_blocks(maps, kernel, shape)
+        arranged = _grouped
+    return tf.nn.conv2d(maps, arranged(kernel, shape), 1, "VALID")
 
 
-def _by_blocks(maps, kernel, shape):
-    return tf.nn.conv2d(maps, block_diagonal(kernel, shape), 1, "VALID")
-
-
-def _by_groups(maps, kernel, shape):
+def _grouped(kernel, shape):
     edges, _, _, channels, filters = shape
     kernel = tf.transpose(
         tf.reshape(kernel, (edges, channels, filters)), (1, 0, 2)
     )
-    kernel = tf.reshape(kernel, (1, 1, channels, edges * filters))
-    return tf.nn.conv2d(maps, kernel, 1, "VALID")
+    return tf.reshape(kernel, (1, 1, channels, edges * filters))
 
 
 @dataclasses.dataclass(frozen=True)

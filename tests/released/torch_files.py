@@ -114,6 +114,6 @@ def random_state(places, seed=0):
         if name.endswith("running_var"):
             array = 1 + np.abs(array)
         # The pools of a state are one place under several names.
-        key = id(place.variable), place.edge
+        key = id(place.variable), place.start
         state[name] = drawn.setdefault(key, array.astype("float32"))
     return state
