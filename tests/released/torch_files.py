@@ -99,17 +99,17 @@ def random_state(places, seed=0):
     state, drawn = {}, {}
     for name, place in places.items():
         shape = place.shape
-        if "depthwise" in place.variable.path or "dwconv" in name:
-            # A plain kernel ends in a multiplier of one.
-            shape = shape[:-1] if len(shape) == 4 and shape[-1] == 1 else shape
-            height, width, channels = shape[-3:]
+        # A plain depthwise kernel ends in a multiplier of one.
+        if "depthwise" in place.variable.path and len(shape) == 4:
+            shape = shape[:-1]
+        if len(shape) == 3:
+            height, width, channels = shape
             shape = (channels, 1, height, width)
         elif place.turned and len(shape) > 3:
-            height, width, channels, filters = shape[-4:]
+            height, width, channels, filters = shape
             shape = (filters, channels, height, width)
         elif place.turned:
-            # The only edge of a state stands on an axis of its own.
-            shape = shape[-2:][::-1]
+            shape = shape[::-1]
         array = draw.normal(scale=0.1, size=shape)
         if name.endswith("running_var"):
             array = 1 + np.abs(array)
