@@ -287,15 +287,8 @@ STAGES = {
         "Run all of the above; again, to go on where it stopped.",
         "config.data.name",
         "everything above",
-        (
-            "data",
-            "space",
-            "search",
-            "selection",
-            "network",
-            "repeats",
-            "engine",
-        ),
+        ("data", "space", "search", "selection", "network", "repeats",
+         "engine"),
     ),
     "import-checkpoint": Stage(
         _import_checkpoint,

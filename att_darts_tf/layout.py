@@ -146,7 +146,9 @@ def _lock(layout: Layout):
 
 def _compare(layout: Layout, config: ml_collections.ConfigDict) -> None:
     found = dict(
-        settings.flatten(workdir.read_json(layout.config, format=CONFIG_FORMAT))
+        settings.flatten(
+            workdir.read_json(layout.config, format=CONFIG_FORMAT)
+        )
     )
     received = dict(settings.flatten(workdir.plain(config)))
     for name in [*received, *found]:

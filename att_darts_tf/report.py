@@ -605,7 +605,8 @@ def _facts(config, records) -> Markup:
         (
             "Test accuracy",
             spread(evaluation),
-            f"{evaluation['images']:,} images, {_many(trainings, 'training')}",
+            f"{evaluation['images']:,} images, "
+            f"{_many(trainings, 'training')}",
         ),
         (
             "Parameters",
@@ -971,7 +972,9 @@ def chart(title: str, unit: str, lines: Sequence[Series]) -> Markup:
     for tick in x_ticks:
         x = f"{x_of(tick):.1f}"
         parts += [
-            element("path", d=f"M{x},{bottom} V{bottom + 5}", class_="axis"),
+            element(
+                "path", d=f"M{x},{bottom} V{bottom + 5}", class_="axis"
+            ),
             element(
                 "text", f"{tick:.0f}", x=x, y=bottom + 19, text_anchor="middle"
             ),
@@ -1289,16 +1292,8 @@ _LIGHT = {
     **{
         f"colour-{i}": colour
         for i, colour in enumerate(
-            (
-                "#2563eb",
-                "#ea580c",
-                "#16a34a",
-                "#c026d3",
-                "#0891b2",
-                "#a16207",
-                "#dc2626",
-                "#475569",
-            )
+            ("#2563eb", "#ea580c", "#16a34a", "#c026d3",
+             "#0891b2", "#a16207", "#dc2626", "#475569")
         )
     },
 }
@@ -1313,16 +1308,8 @@ _DARK = {
     **{
         f"colour-{i}": colour
         for i, colour in enumerate(
-            (
-                "#60a5fa",
-                "#fb923c",
-                "#4ade80",
-                "#e879f9",
-                "#22d3ee",
-                "#facc15",
-                "#f87171",
-                "#cbd5e1",
-            )
+            ("#60a5fa", "#fb923c", "#4ade80", "#e879f9",
+             "#22d3ee", "#facc15", "#f87171", "#cbd5e1")
         )
     },
 }

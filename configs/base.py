@@ -10,100 +10,90 @@ from ml_collections import config_dict
 
 
 def data():
-    return ml_collections.ConfigDict(
-        {
-            # "sample" (embedded), a folder of images, or a name of TensorFlow
-            # Datasets.
-            "name": "sample",
-            # Where TensorFlow Datasets keeps its data; None is its own default.
-            "data_dir": config_dict.placeholder(str),
-            # (height, width) in pixels; other sizes are resized to it.
-            "image_size": (32, 32),
-            # 1 grey, 3 colour, 0 as the source has them.
-            "channels": 0,
-            # Share of a folder without `test/` that becomes the test split.
-            "test_fraction": 0.2,
-            # Zeros added on each side before the random crop, in pixels.
-            "padding": 4,
-            # Mirror half of the training images left to right.
-            "flip": True,
-        }
-    )
+    return ml_collections.ConfigDict({
+        # "sample" (embedded), a folder of images, or a name of TensorFlow
+        # Datasets.
+        "name": "sample",
+        # Where TensorFlow Datasets keeps its data; None is its own default.
+        "data_dir": config_dict.placeholder(str),
+        # (height, width) in pixels; other sizes are resized to it.
+        "image_size": (32, 32),
+        # 1 grey, 3 colour, 0 as the source has them.
+        "channels": 0,
+        # Share of a folder without `test/` that becomes the test split.
+        "test_fraction": 0.2,
+        # Zeros added on each side before the random crop, in pixels.
+        "padding": 4,
+        # Mirror half of the training images left to right.
+        "flip": True,
+    })
 
 
 def space():
-    return ml_collections.ConfigDict(
-        {
-            # Where attention goes; see att_darts_tf/space/search_space.py.
-            "location": "after_every",
-        }
-    )
+    return ml_collections.ConfigDict({
+        # Where attention goes; see att_darts_tf/space/search_space.py.
+        "location": "after_every",
+    })
 
 
 def engine():
-    return ml_collections.ConfigDict(
-        {
-            # What to run on: "default" is one device.
-            "strategy": "default",
-            # Same bits on every run of the same machine and versions.
-            "deterministic": True,
-            # Steps between checkpoints inside an epoch; 0 is once an epoch.
-            "checkpoint_steps": 0,
-        }
-    )
+    return ml_collections.ConfigDict({
+        # What to run on: "default" is one device.
+        "strategy": "default",
+        # Same bits on every run of the same machine and versions.
+        "deterministic": True,
+        # Steps between checkpoints inside an epoch; 0 is once an epoch.
+        "checkpoint_steps": 0,
+    })
 
 
 def search():
-    return ml_collections.ConfigDict(
-        {
-            "seeds": (0, 1, 2, 3),
-            "cells": 8,
-            "channels": 16,
-            "epochs": 50,
-            # Images of each half in a step.
-            "batch_size": 64,
-            # Weights: SGD, cosine per epoch from the first to the last.
-            "learning_rate": 0.025,
-            "final_learning_rate": 0.001,
-            "momentum": 0.9,
-            "weight_decay": 3e-4,
-            "clip_norm": 5.0,
-            # Architecture weights: Adam.
-            "architecture_learning_rate": 3e-4,
-            "architecture_betas": (0.5, 0.999),
-            "architecture_weight_decay": 1e-3,
-            # Gradient of the architecture weights: "first" at the weights,
-            # "second" (the paper's) through a virtual step of theirs, at twice
-            # the time.
-            "order": "first",
-            # How the second order derives that step: "finite_difference" (the
-            # paper's too) or "exact".
-            "implicit": "finite_difference",
-        }
-    )
+    return ml_collections.ConfigDict({
+        "seeds": (0, 1, 2, 3),
+        "cells": 8,
+        "channels": 16,
+        "epochs": 50,
+        # Images of each half in a step.
+        "batch_size": 64,
+        # Weights: SGD, cosine per epoch from the first to the last.
+        "learning_rate": 0.025,
+        "final_learning_rate": 0.001,
+        "momentum": 0.9,
+        "weight_decay": 3e-4,
+        "clip_norm": 5.0,
+        # Architecture weights: Adam.
+        "architecture_learning_rate": 3e-4,
+        "architecture_betas": (0.5, 0.999),
+        "architecture_weight_decay": 1e-3,
+        # Gradient of the architecture weights: "first" at the weights,
+        # "second" (the paper's) through a virtual step of theirs, at twice
+        # the time.
+        "order": "first",
+        # How the second order derives that step: "finite_difference" (the
+        # paper's too) or "exact".
+        "implicit": "finite_difference",
+    })
 
 
 def training(epochs):
     """The recipe of a network; selection uses it with fewer epochs."""
-    return ml_collections.ConfigDict(
-        {
-            "cells": 20,
-            "channels": 36,
-            "epochs": epochs,
-            "batch_size": 96,
-            "learning_rate": 0.025,
-            "final_learning_rate": 0.0,
-            "momentum": 0.9,
-            "weight_decay": 3e-4,
-            "clip_norm": 5.0,
-            # Loss weight of the auxiliary head; 0 builds none.
-            "auxiliary_weight": 0.4,
-            # Drop-path probability reached after the last epoch.
-            "drop_path": 0.2,
-            # Side of the erased square in pixels; 0 erases none.
-            "cutout": 16,
-        }
-    )
+    return ml_collections.ConfigDict({
+        "cells": 20,
+        "channels": 36,
+        "epochs": epochs,
+        "batch_size": 96,
+        "learning_rate": 0.025,
+        "final_learning_rate": 0.0,
+        "momentum": 0.9,
+        "weight_decay": 3e-4,
+        "clip_norm": 5.0,
+        # Loss weight of the auxiliary head; 0 builds none.
+        "auxiliary_weight": 0.4,
+        # Drop-path probability reached after the last epoch.
+        "drop_path": 0.2,
+        # Side of the erased square in pixels; 0 erases none.
+        "cutout": 16,
+    })
 
 
 def get_config(variant=""):
@@ -112,19 +102,17 @@ def get_config(variant=""):
         raise ValueError(
             f"Unknown variant. Expected none. Received: {variant!r}"
         )
-    config = ml_collections.ConfigDict(
-        {
-            "data": data(),
-            "space": space(),
-            "engine": engine(),
-            "search": search(),
-            # Each candidate is trained on the weight half, judged on the other.
-            "selection": training(epochs=100),
-            "network": training(epochs=600),
-            # Published results are the mean of several trainings.
-            "repeats": 1,
-        }
-    )
+    config = ml_collections.ConfigDict({
+        "data": data(),
+        "space": space(),
+        "engine": engine(),
+        "search": search(),
+        # Each candidate is trained on the weight half, judged on the other.
+        "selection": training(epochs=100),
+        "network": training(epochs=600),
+        # Published results are the mean of several trainings.
+        "repeats": 1,
+    })
     # "" trains the selected genotype; else a published cell's name or a file.
     config.network.cell = ""
     return config

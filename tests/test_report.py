@@ -21,7 +21,7 @@ from att_darts_tf.space import published, search_space
 
 LIBRARY = pathlib.Path(report.__file__).parent
 VOID = {"meta", "br", "img", "link", "input", "hr"}
-CLASSES = ["airplane", '<b>bold</b> & "quoted"', "ship"]
+CLASSES = ["airplane", "<b>bold</b> & \"quoted\"", "ship"]
 CELLS = published.get("att_darts")
 
 COMMAND = "python /a run/export/classify.py IMAGE"

@@ -69,7 +69,9 @@ class Pooling(keras.layers.Layer):
 
     def call(self, inputs):
         if self.size % 2 == 0:
-            pool = tf.nn.max_pool2d if self.kind == "max" else tf.nn.avg_pool2d
+            pool = (
+                tf.nn.max_pool2d if self.kind == "max" else tf.nn.avg_pool2d
+            )
             return pool(inputs, self.size, self.stride, "SAME")
         pool = blocks.max_pool if self.kind == "max" else blocks.average_pool
         return pool(inputs, size=self.size, stride=self.stride)
@@ -198,7 +200,9 @@ class FactorizedConvolution(keras.layers.Layer):
     filters)`.
     """
 
-    def __init__(self, filters, kernel_size=7, stride=1, affine=True, **kwargs):
+    def __init__(
+        self, filters, kernel_size=7, stride=1, affine=True, **kwargs
+    ):
         super().__init__(**kwargs)
         self.filters = filters
         self.kernel_size = kernel_size

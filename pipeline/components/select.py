@@ -43,7 +43,9 @@ def select(
             metrics,
             folders.selection / "result.json",
             {
-                f"validation_accuracy_{place}": candidate["validation_accuracy"]
+                f"validation_accuracy_{place}": candidate[
+                    "validation_accuracy"
+                ]
                 for place, candidate in enumerate(result["candidates"])
             },
         )
