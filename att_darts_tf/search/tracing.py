@@ -45,8 +45,9 @@ class SharedTraces:
             )
         statistics = layer.non_trainable_variables
         outputs, moved = self._functions[kind](
-            [variable.value for variable in layer.trainable_variables],
-            [variable.value for variable in statistics],
+            # Not the variables themselves, for which it is traced once more.
+            [tf.convert_to_tensor(v) for v in layer.trainable_variables],
+            [tf.convert_to_tensor(v) for v in statistics],
             inputs,
             weights,
         )

@@ -169,7 +169,7 @@ class Search(keras.Model):
         step = bilevel.VirtualStep(
             rate=self.optimizer.learning_rate,
             momentum=self.optimizer.momentum,
-            velocities=[v.value for v in self.optimizer.velocities],
+            velocities=_tensors(self.optimizer.velocities),
             weight_decay=self.weight_decay,
         )
         return bilevel.second_order(
@@ -253,13 +253,13 @@ class Search(keras.Model):
 
     def _values(self):
         return (
-            [v.value for v in self.supernet.weight_variables],
-            [v.value for v in self.supernet.architecture_variables],
+            _tensors(self.supernet.weight_variables),
+            _tensors(self.supernet.architecture_variables),
         )
 
     def _with_statistics(self, batch):
         statistics = self.supernet.non_trainable_variables
-        return *batch, [v.value for v in statistics]
+        return *batch, _tensors(statistics)
 
     def genotype(self):
         """Returns the `Genotype` that the architecture weights stand for."""
@@ -300,6 +300,11 @@ class Search(keras.Model):
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
+
+
+def _tensors(variables):
+    # Given variables once and tensors once, a function would be traced twice.
+    return [tf.convert_to_tensor(v) for v in variables]
 
 
 def _checked_pair(batches):

@@ -271,3 +271,22 @@ def test_a_search_judges_as_keras_models_do(search):
     np.testing.assert_allclose(
         figures["loss"], expected(labels, logits), rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("order", bilevel.ORDERS)
+def test_nothing_is_traced_again_after_the_first_step(order):
+    tf.config.run_functions_eagerly(False)
+    supernet = Supernet(3, "no_attention", 2, 1)
+    supernet.build((None, 8, 8, 1))
+    search = Search(supernet)
+    search.compile(
+        optimizers.SGD(0.1, momentum=0.9), optimizers.Adam(0.01), order=order
+    )
+    images, labels = batch(0)
+    # The last batch is smaller.
+    half = tf.data.Dataset.from_tensor_slices((images, labels)).batch(3)
+    search.fit(tf.data.Dataset.zip(half, half), epochs=2, verbose=0)
+    kinds = supernet.cells[0].traces._functions.values()
+    passes = search.gradients._traced.values()
+    assert {f.experimental_get_tracing_count() for f in kinds} == {1}
+    assert {f.experimental_get_tracing_count() for f in passes} == {0, 1}
