@@ -139,13 +139,11 @@ class Classifier(tf.Module):
             logits = network(inputs, training=False)
             return tf.nn.softmax(tf.cast(logits, tf.float32))
 
-        frozen = convert_to_constants.convert_variables_to_constants_v2(
-            predict.get_concrete_function()
-        )
+        frozen = _frozen(predict.get_concrete_function())
 
         @tf.function(input_signature=[pixels])
         def classify(images):
-            (probabilities,) = tf.nest.flatten(frozen(images))
+            probabilities = frozen(images)
             labels = tf.argmax(probabilities, -1, tf.int32)
             return {
                 "probabilities": probabilities,
@@ -178,11 +176,26 @@ class Classifier(tf.Module):
                 PIXELS: self.classify,
                 ENCODED: self.classify_encoded,
             },
-            # Whoever serves derives nothing.
+            # Nobody derives what is served.
             options=tf.saved_model.SaveOptions(
                 experimental_custom_gradients=False
             ),
         )
+
+
+def _frozen(function):
+    """Returns a function of one tensor with its variables as constants."""
+    convert = (
+        convert_to_constants.convert_variables_to_constants_v2_as_graph
+    )
+    frozen, graph = convert(function)
+    for node in graph.node:
+        # Whoever serves derives nothing, and would be warned of it.
+        node.attr.pop("_gradient_op_type", None)
+    imported = tf.compat.v1.wrap_function(
+        lambda: tf.graph_util.import_graph_def(graph, name=""), []
+    )
+    return imported.prune(frozen.inputs[0].name, frozen.outputs[0].name)
 
 
 def run_export(
