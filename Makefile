@@ -18,7 +18,7 @@ help:
 	@echo "             (WORKDIR=$(WORKDIR))"
 	@echo "make test    build the environment, run the tests (WORKERS=$(WORKERS))"
 	@echo "make lint    check style and imports"
-	@echo "make bench   time one alternating search step of each order"
+	@echo "make bench   time search steps, a network's steps, its inference and input"
 	@echo "make verify  compare with the authors' numbers, plant defects, and write"
 	@echo "             results/verify.md (REFERENCE=$(REFERENCE)); resumable"
 	@echo "make env     only build the environment, in $(VENV), from requirements.lock"
@@ -43,9 +43,7 @@ lint: env
 	$(BIN)/ruff check .
 
 bench: env
-	$(BIN)/python -m benchmarks.search_step
-	$(BIN)/python -m benchmarks.search_step --order=second
-	$(BIN)/python -m benchmarks.search_step --order=second --implicit=exact
+	$(BIN)/python -m benchmarks
 
 verify: env
 	$(BIN)/python -m tests.verify $(REFERENCE)
