@@ -216,8 +216,8 @@ DEFECTS = (
         (
             (
                 BILEVEL,
-                "                self.momentum * velocity\n                +",
-                "                0.0 * velocity\n                +",
+                "self.momentum * velocity +",
+                "0.0 * velocity +",
             ),
         ),
         tests=OF_BILEVEL,
