@@ -15,7 +15,7 @@ SHORT_SET = (
     ("inference",),
     ("input_pipeline",),
 )
-COLUMNS = "{:44}{:>14}{:>14}{:>12}"
+COLUMNS = "{:60}{:>10}{:>10}{:>10}"
 
 
 def main():
@@ -28,24 +28,20 @@ def main():
             check=True,
         ).stdout
         figures = json.loads(output.splitlines()[-1])
-        first = next(
-            figures[name]
-            for name in ("seconds_to_first_step", "seconds_to_first_image")
-            if name in figures
-        )
-        for name, value in figures.items():
-            if not name.startswith("seconds_per"):
-                continue
-            batch = name.removeprefix("seconds_per_step").removeprefix(
-                "seconds_per_batch_of"
-            )
-            title = " ".join([module, *flags, batch.strip("_")]).strip()
-            print(
-                COLUMNS.format(
-                    title, value["median"], first, figures["peak_memory_gb"]
-                ),
-                flush=True,
-            )
+        title = " ".join((module, *flags))
+        first = [v for k, v in figures.items() if k.startswith("seconds_to_f")]
+        for name, seconds in figures.items():
+            if name.startswith("seconds_per"):
+                rest = name.removeprefix("seconds_per_").replace("_", " ")
+                print(
+                    COLUMNS.format(
+                        f"{title}, a {rest}",
+                        seconds["median"],
+                        *first,
+                        figures["peak_memory_gb"],
+                    ),
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

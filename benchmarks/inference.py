@@ -7,6 +7,7 @@ process, which knows nothing of this project, as whoever serves it would. Prints
 one line of JSON. `--model` times a SavedModel that is there already.
 """
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -24,6 +25,8 @@ def main():
     if options.model:
         serve(options)
         return
+    # Whoever serves has not the settings that this process makes.
+    environment = dict(os.environ)
     with tempfile.TemporaryDirectory() as folder:
         export(options, folder)
         subprocess.run(
@@ -32,6 +35,7 @@ def main():
                 *(f"--{name}={value}" for name, value in vars(options).items()),
                 f"--model={folder}",
             ],
+            env=environment,
             check=True,
         )
 

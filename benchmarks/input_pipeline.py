@@ -17,15 +17,10 @@ def main():
 
     from att_darts_tf.data import input_pipeline
 
-    augmentation = measure.augmentation(config, data)
+    augmentation = measure.batch_options(config, data, batch=options.batch)
     augmentation["cutout"] = options.cutout
     batches = input_pipeline.paired_batches(
-        splits["weights"],
-        splits["architecture"],
-        batch_size=options.batch,
-        epoch=0,
-        seed=0,
-        **augmentation,
+        splits["weights"], splits["architecture"], **augmentation
     ).repeat()
     iterator = iter(batches)
     next(iterator)

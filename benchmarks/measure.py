@@ -39,7 +39,7 @@ def prepare():
     """Loads TensorFlow as the stages do, and the embedded real images.
 
     Returns:
-        The base configuration, the prepared data and their splits by name.
+        The base configuration, the prepared data and both halves by name.
     """
     from att_darts_tf.startup import load_tensorflow
 
@@ -58,8 +58,7 @@ def prepare():
         run_prepare(config, output_dir=folder)
         data = prepared.load(folder)
         splits = {
-            name: data.split(name)
-            for name in ("weights", "architecture", "test")
+            name: data.split(name) for name in ("weights", "architecture")
         }
         for split in splits.values():
             # Images are read when first asked for, and the folder goes.
@@ -67,9 +66,12 @@ def prepare():
     return config, data, splits
 
 
-def augmentation(config, data):
+def batch_options(config, data, *, batch):
     """Returns the options of the pipeline's training batches."""
     return {
+        "batch_size": batch,
+        "epoch": 0,
+        "seed": 0,
         "mean": data.mean,
         "std": data.std,
         "padding": config.data.padding,
@@ -78,17 +80,19 @@ def augmentation(config, data):
     }
 
 
-def training_steps(model, batches, *, count):
+def training_steps(model, batches, *, count, images):
     """Takes training steps, each one call of a graph as in `fit`.
 
     Args:
         model: Compiled Keras model.
         batches: Endless `tf.data.Dataset`.
         count: Integer. Steps after the first.
+        images: Integer. What a step takes.
 
     Returns:
-        Figures by name.
+        Figures by name, the time until now among them.
     """
+    built = seconds_since_start()
     import tensorflow as tf
 
     @tf.function(autograph=False)
@@ -102,14 +106,21 @@ def training_steps(model, batches, *, count):
         losses.append(float(traced(iterator)["loss"]))
 
     step()
-    figures = {"seconds_to_first_step": round(seconds_since_start(), 2)}
-    figures |= {"seconds_per_step": timed(step, count=count)}
+    first = seconds_since_start()
+    seconds = timed(step, count=count)
     graph = traced.get_concrete_function(iterator).graph.as_graph_def()
     # What runs: on a CPU no optimizer changes a graph, see `devices`.
     nodes = len(graph.node) + sum(
         len(function.node_def) for function in graph.library.function
     )
-    return {**figures, "graph_nodes": nodes, "losses": losses}
+    return {
+        "seconds_to_build": round(built, 2),
+        "seconds_to_first_step": round(first, 2),
+        "seconds_per_step": seconds,
+        "images_per_second": round(images / seconds["median"], 1),
+        "graph_nodes": nodes,
+        "losses": losses,
+    }
 
 
 def timed(function, *, count):

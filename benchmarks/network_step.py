@@ -25,24 +25,18 @@ def main():
     network = trainer.make_network(
         recipe, data=data, genotype=get(options.cell)
     )
-    built = measure.seconds_since_start()
     batches = input_pipeline.training_batches(
         splits["weights"],
-        batch_size=options.batch,
-        epoch=0,
-        seed=0,
-        **measure.augmentation(config, data),
+        **measure.batch_options(config, data, batch=options.batch),
     ).repeat()
-    figures = measure.training_steps(network, batches, count=options.steps)
+    figures = measure.training_steps(
+        network, batches, count=options.steps, images=options.batch
+    )
     measure.report(
         "network_step",
         deterministic=config.engine.deterministic,
         **vars(options),
         parameters=network.num_parameters(),
-        seconds_to_build=round(built, 2),
-        images_per_second=round(
-            options.batch / figures["seconds_per_step"]["median"], 1
-        ),
         **figures,
     )
 

@@ -44,24 +44,18 @@ def main():
         order=options.order,
         implicit=options.implicit,
     )
-    built = measure.seconds_since_start()
     batches = input_pipeline.paired_batches(
         splits["weights"],
         splits["architecture"],
-        batch_size=options.batch,
-        epoch=0,
-        seed=0,
-        **measure.augmentation(config, data),
+        **measure.batch_options(config, data, batch=options.batch),
     ).repeat()
-    figures = measure.training_steps(search, batches, count=options.steps)
+    figures = measure.training_steps(
+        search, batches, count=options.steps, images=2 * options.batch
+    )
     measure.report(
         "search_step",
         deterministic=config.engine.deterministic,
         **vars(options),
-        seconds_to_build=round(built, 2),
-        images_per_second=round(
-            2 * options.batch / figures["seconds_per_step"]["median"], 1
-        ),
         **figures,
     )
 

@@ -279,7 +279,6 @@ class SkipBundle(Bundle):
     def reduced(self, values, inputs):
         """Halves the state for each edge, without the normalisation."""
         inputs = tf.nn.relu(inputs)
-
         edges, channels = self.place.edges, self.place.channels
 
         def sample(maps, name):
@@ -386,11 +385,11 @@ class AttentionBundle(Bundle):
     """An attention on all edges, as what multiplies the maps and what is added.
 
     Calling one takes its `values`, the `maps`, their global `average` of shape
-    `(batch, edges * channels)` and the `weights` of shape
-    `(edges, channels)`, the same for all channels of an edge. It
-    returns tensors that broadcast to `(batch, height, width, edges,
-    channels)`, the weights among their factors: a list of masks, whose sum
-    multiplies the maps, and a list of what is added to them.
+    `(batch, edges * channels)` and the `weights` of shape `(edges, channels)`,
+    the same for all channels of an edge. It returns tensors that broadcast to
+    `(batch, height, width, edges, channels)`, the weights among their factors:
+    a list of masks, whose sum multiplies the maps, and a list of what is added
+    to them.
     """
 
     def dense(self, values, name, inputs):

@@ -7,6 +7,8 @@ own values, so each kind is traced, differentiated and optimised once.
 
 import tensorflow as tf
 
+from att_darts_tf.search import bilevel
+
 
 class SharedTraces:
     """Calls layers through one traced function for each kind.
@@ -65,9 +67,9 @@ def _traced(template, *, training, constants):
         experimental_attributes={"_noinline": True},
     )
     def call(trainable, statistics, inputs, weights):
-        if "weights" in constants:
+        if bilevel.WEIGHTS in constants:
             trainable = [tf.stop_gradient(value) for value in trainable]
-        if "architecture" in constants:
+        if bilevel.ARCHITECTURE in constants:
             weights = tf.stop_gradient(weights)
         return template.stateless_call(
             trainable, statistics, inputs, weights, training=training
