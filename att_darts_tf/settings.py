@@ -202,6 +202,16 @@ SETTINGS: dict[str, Setting] = {
         "how the second order derives that step",
         _one_of(("finite_difference", "exact")),
     ),
+    "search.recompute": Setting(
+        "compute mixed layers again for their gradients: less memory, more "
+        "time",
+        _SWITCH,
+    ),
+    "search.microbatch": Setting(
+        "most images computed at once, each part with batch statistics of its "
+        "own; 0 for the whole batch",
+        _integer(0),
+    ),
     "repeats": Setting("trainings of the final network", _integer(1)),
 }
 for _section in ("selection", "network"):

@@ -20,6 +20,8 @@ def main():
         order="first",
         implicit="finite_difference",
         steps=5,
+        recompute=False,
+        microbatch=0,
         plain=False,
     ).parse_args()
     config, data, splits = measure.prepare()
@@ -43,6 +45,8 @@ def main():
         optimizers.Adam(3e-4, beta_1=0.5, beta_2=0.999),
         order=options.order,
         implicit=options.implicit,
+        recompute=options.recompute,
+        microbatch=options.microbatch,
     )
     batches = input_pipeline.paired_batches(
         splits["weights"],

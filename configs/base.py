@@ -72,6 +72,13 @@ def search():
         # How the second order derives that step: "finite_difference" (the
         # paper's too) or "exact".
         "implicit": "finite_difference",
+        # Gradients compute mixed layers again instead of keeping their maps:
+        # a third of the memory, a tenth to a fifth more time. The exact second
+        # order always does.
+        "recompute": False,
+        # Most images computed at once, to save memory; 0 is the whole batch.
+        # Each part is normalised by statistics of its own.
+        "microbatch": 0,
     })
 
 

@@ -63,51 +63,103 @@ class Gradients:
     def __init__(self, loss_fn):
         self.loss_fn = loss_fn
         self._traced = {
-            sources: _traced(loss_fn, sources)
+            sources: _traced(self._derived(sources))
             for sources in ((WEIGHTS,), (ARCHITECTURE,), SOURCES)
         }
+        self._mixed = _traced(self._derived_twice)
 
-    def weights(self, weights, architecture, batch):
-        """Returns the gradient of the weights, the loss and the rest."""
-        gradients, _, *rest = self._traced[WEIGHTS,](
-            weights, architecture, batch
-        )
+    def evaluate(self, function, weights, architecture, batch, *others):
+        """Calls one of the traced functions.
+
+        Args:
+            function: Maps the values that follow to a list of gradients of
+                the weights, one of the architecture weights, a loss, and the
+                rest.
+            weights: List of tensors.
+            architecture: List of tensors.
+            batch: See above.
+            *others: Tensors.
+        """
+        return function(weights, architecture, batch, *others)
+
+    def weights(self, *values):
+        """Returns the gradient of the weights, the loss and the rest.
+
+        Args:
+            *values: Weights, architecture weights and a batch.
+        """
+        gradients, _, *rest = self.evaluate(self._traced[WEIGHTS,], *values)
         return gradients, *rest
 
-    def architecture(self, weights, architecture, batch):
+    def architecture(self, *values):
         """Returns that of the architecture weights, the loss and the rest.
 
         Source: Liu et al., 2019, https://arxiv.org/abs/1806.09055, section 2.3
         (`xi = 0`): the first order.
         """
-        _, gradients, *rest = self._traced[ARCHITECTURE,](
-            weights, architecture, batch
+        _, gradients, *rest = self.evaluate(
+            self._traced[ARCHITECTURE,], *values
         )
         return gradients, *rest
 
-    def both(self, weights, architecture, batch):
+    def both(self, *values):
         """Returns both gradients, the loss and the rest."""
-        return self._traced[SOURCES](weights, architecture, batch)
+        return self.evaluate(self._traced[SOURCES], *values)
+
+    def mixed(self, weights, architecture, batch, vector):
+        """Returns `(grad_a,w L) vector`, tensors like `architecture`.
+
+        Args:
+            weights: List of tensors.
+            architecture: List of tensors.
+            batch: See above.
+            vector: List of tensors like `weights`.
+        """
+        _, products, *_ = self.evaluate(
+            self._mixed, weights, architecture, batch, vector
+        )
+        return products
+
+    def _derived(self, sources):
+        constants = tuple(name for name in SOURCES if name not in sources)
+
+        def gradients(weights, architecture, batch):
+            values = {WEIGHTS: weights, ARCHITECTURE: architecture}
+            wanted = [
+                values[name] if name in sources else [] for name in SOURCES
+            ]
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(wanted)
+                loss, rest = self.loss_fn(
+                    weights, architecture, batch, constants
+                )
+            found = tape.gradient(loss, wanted, unconnected_gradients=_NO_PATH)
+            return *found, loss, rest
+
+        return gradients
+
+    def _derived_twice(self, weights, architecture, batch, vector):
+        with tf.GradientTape(watch_accessed_variables=False) as outer:
+            outer.watch(architecture)
+            with tf.GradientTape(watch_accessed_variables=False) as inner:
+                inner.watch(weights)
+                loss, rest = self.loss_fn(weights, architecture, batch, ())
+            descent = inner.gradient(
+                loss, weights, unconnected_gradients=_NO_PATH
+            )
+        products = outer.gradient(
+            descent, architecture, vector, unconnected_gradients=_NO_PATH
+        )
+        return [], products, loss, rest
 
 
-def _traced(loss_fn, sources):
-    constants = tuple(name for name in SOURCES if name not in sources)
-
-    @tf.function(
+def _traced(function):
+    return tf.function(
+        function,
         autograph=False,
         reduce_retracing=True,
         experimental_attributes={"_noinline": True},
     )
-    def gradients(weights, architecture, batch):
-        values = {WEIGHTS: weights, ARCHITECTURE: architecture}
-        wanted = [values[name] if name in sources else [] for name in SOURCES]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(wanted)
-            loss, rest = loss_fn(weights, architecture, batch, constants)
-        found = tape.gradient(loss, wanted, unconnected_gradients=_NO_PATH)
-        return *found, loss, rest
-
-    return gradients
 
 
 def second_order(
@@ -143,15 +195,20 @@ def second_order(
         A list of tensors of the shapes of `architecture`, this replica's share
         of the gradient; and the loss and the rest at the virtual weights.
     """
-    descent, product = IMPLICIT[implicit](
-        gradients, weights, architecture, train_batch
-    )
+    # With the other gradient, which costs little, no third kind is traced.
+    descent, *_ = gradients.both(weights, architecture, train_batch)
     # Gradients of other replicas move the same weights.
     moved = step(weights, devices.all_reduce_sum(descent))
     vector, direct, loss, rest = gradients.both(
         moved, architecture, search_batch
     )
-    terms = product(devices.all_reduce_sum(vector))
+    terms = IMPLICIT[implicit](
+        gradients,
+        weights,
+        architecture,
+        train_batch,
+        devices.all_reduce_sum(vector),
+    )
     return (
         [
             gradient - _scalar(step.rate, gradient.dtype) * term
@@ -162,48 +219,25 @@ def second_order(
     )
 
 
-def _finite_difference(gradients, weights, architecture, batch):
-    """Returns the weights' gradient, and its derivative along a vector."""
-    # With the other gradient, which costs little, no third kind is traced.
-    descent, *_ = gradients.both(weights, architecture, batch)
+def _finite_difference(gradients, weights, architecture, batch, vector):
+    """Approximates `Gradients.mixed` from both sides of the weights."""
+    radius = _RADIUS / tf.linalg.global_norm(vector)
 
-    def product(vector):
-        radius = _RADIUS / tf.linalg.global_norm(vector)
-
-        def shifted(sign):
-            moved = [
-                weight + sign * radius * direction
-                for weight, direction in zip(weights, vector, strict=True)
-            ]
-            return gradients.architecture(moved, architecture, batch)[0]
-
-        above = shifted(1)
-        # One after the other: at the same time they take twice the memory.
-        with tf.control_dependencies(above):
-            below = shifted(-1)
-        return [
-            (high - low) / (2 * radius)
-            for high, low in zip(above, below, strict=True)
+    def shifted(sign):
+        moved = [
+            weight + sign * radius * direction
+            for weight, direction in zip(weights, vector, strict=True)
         ]
+        return gradients.architecture(moved, architecture, batch)[0]
 
-    return descent, product
-
-
-def _exact(gradients, weights, architecture, batch):
-    """Returns the weights' gradient, and its derivative along a vector."""
-    with tf.GradientTape(watch_accessed_variables=False) as outer:
-        outer.watch(architecture)
-        with tf.GradientTape(watch_accessed_variables=False) as inner:
-            inner.watch(weights)
-            loss, _ = gradients.loss_fn(weights, architecture, batch, ())
-        descent = inner.gradient(loss, weights, unconnected_gradients=_NO_PATH)
-
-    def product(vector):
-        return outer.gradient(
-            descent, architecture, vector, unconnected_gradients=_NO_PATH
-        )
-
-    return descent, product
+    above = shifted(1)
+    # One after the other: at the same time they take twice the memory.
+    with tf.control_dependencies(above):
+        below = shifted(-1)
+    return [
+        (high - low) / (2 * radius)
+        for high, low in zip(above, below, strict=True)
+    ]
 
 
 def _scalar(value, dtype):
@@ -212,4 +246,4 @@ def _scalar(value, dtype):
 
 
 _NO_PATH = tf.UnconnectedGradients.ZERO
-IMPLICIT = {"finite_difference": _finite_difference, "exact": _exact}
+IMPLICIT = {"finite_difference": _finite_difference, "exact": Gradients.mixed}

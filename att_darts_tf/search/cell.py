@@ -42,6 +42,9 @@ class SearchCell(keras.layers.Layer):
             one of shape `(candidates,)` for a mixed attention on the output:
             softmaxes.
         constants: See `Supernet.call`.
+        recompute: See `Supernet.call`.
+        num_constant: Integer. How many of the states, from the first, nobody
+            will ask for a gradient of.
 
     Output shape: `(batch, height, width, num_nodes * channels)`, height and
     width halved in a reduction cell.
@@ -115,7 +118,15 @@ class SearchCell(keras.layers.Layer):
                 (*nodes[:-1], search_space.NUM_NODES * self.channels)
             )
 
-    def call(self, states, weights, training=False, constants=()):
+    def call(
+        self,
+        states,
+        weights,
+        training=False,
+        constants=(),
+        recompute=False,
+        num_constant=0,
+    ):
         states = [
             layer(state, training=training)
             for layer, state in zip(self.preprocessing, states, strict=True)
@@ -134,6 +145,9 @@ class SearchCell(keras.layers.Layer):
                     tf.gather(stage, rows),
                     training=training,
                     constants=constants,
+                    recompute=recompute,
+                    constant_inputs=state < num_constant
+                    and maps is states[state],
                 )
             parts = tf.split(maps, len(rows), -1)
             first = search_space.NUM_NODES - len(rows)
@@ -148,6 +162,7 @@ class SearchCell(keras.layers.Layer):
                 weights[-1][None],
                 training=training,
                 constants=constants,
+                recompute=recompute,
             )
         return outputs
 

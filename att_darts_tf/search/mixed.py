@@ -286,18 +286,15 @@ class MixedBundle(keras.layers.Layer):
         Most multiply the maps by a mask, so the masks are summed first.
         """
         average = tf.reduce_mean(maps, (1, 2))
-        masks, addends = [], []
-        for i in indices:
-            more, added = self.attentions[i](
-                values.of(f"candidate_{i}"), maps, average, columns[i]
-            )
-            masks += more
-            addends += added
-        # The small ones first: a sum with a whole map is a whole map.
-        masks.sort(key=lambda mask: (mask.shape.rank, mask.shape[1] or 0))
-        split = relaxations.by_edge(maps, self.edges)
-        split *= sum(masks[1:], masks[0])
-        return relaxations.joined(sum(addends, split))
+        return relaxations.attend(
+            maps,
+            [
+                self.attentions[i](
+                    values.of(f"candidate_{i}"), maps, average, columns[i]
+                )
+                for i in indices
+            ],
+        )
 
     def signature(self):
         """Returns what, with the input's shape, determines the function."""

@@ -12,6 +12,8 @@ with the edges on a leading axis (flattened into it for normalisations).
 
 import dataclasses
 import functools
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -129,6 +131,83 @@ def _grouped(kernel, shape):
         tf.reshape(kernel, (edges, channels, filters)), (1, 0, 2)
     )
     return tf.reshape(kernel, (1, 1, channels, edges * filters))
+
+
+def products(pairs):
+    """Sums products of what positions and what channels have, edge by edge.
+
+    Products of matrices with zeros between the edges are faster than ones
+    that broadcast, and so are their gradients.
+
+    Args:
+        pairs: List of pairs of tensors. The first has shape `(batch, height,
+            width, edges)`, or 1 instead of the edges for what all of them
+            share; the second `(batch, edges * channels)`.
+
+    Returns:
+        Tensor of shape `(batch, height, width, edges * channels)`.
+    """
+    positions = tf.concat([each for each, _ in pairs], -1)
+    height, width, count = positions.shape[1:]
+    rows = []
+    for each, vectors in pairs:
+        edges, joint = each.shape[-1], vectors.shape[-1]
+        own = np.repeat(np.eye(edges), joint // edges, axis=1)
+        rows.append(vectors[:, None] * tf.constant(own, vectors.dtype))
+    outputs = tf.matmul(
+        tf.reshape(positions, (-1, height * width, count)),
+        tf.concat(rows, 1),
+    )
+    return tf.reshape(outputs, (-1, height, width, outputs.shape[-1]))
+
+
+class Attended(NamedTuple):
+    """What an attention of all edges makes of their maps.
+
+    They are multiplied by the sum of `vectors`, the products of `pairs`, and
+    `masks`; then `addends` are added.
+
+    Args:
+        vectors: Sequence of tensors of shape `(batch, edges * channels)`, the
+            batch being 1 for what all images share.
+        pairs: Sequence of pairs as in `products`.
+        masks: Sequence of tensors of the shape of the maps.
+        addends: The same.
+    """
+
+    vectors: Sequence = ()
+    pairs: Sequence = ()
+    masks: Sequence = ()
+    addends: Sequence = ()
+
+
+def attend(maps, attended):
+    """Returns the sum of what attentions make of maps.
+
+    Args:
+        maps: Tensor of shape `(batch, height, width, edges * channels)`.
+        attended: Sequence of `Attended`.
+    """
+    vectors, pairs, masks, addends = (
+        [item for each in attended for item in getattr(each, field)]
+        for field in Attended._fields
+    )
+    # Vectors first: a sum with a mask is a sum of whole maps.
+    if vectors:
+        vector = sum(vectors[1:], vectors[0])
+        if pairs:
+            ones = tf.ones_like(pairs[0][0][..., :1])
+            vector = tf.broadcast_to(
+                vector, (tf.shape(maps)[0], vector.shape[-1])
+            )
+            pairs.append((ones, vector))
+        else:
+            masks.append(vector[:, None, None])
+    if pairs:
+        masks.append(products(pairs))
+    if masks:
+        addends.append(maps * sum(masks[1:], masks[0]))
+    return sum(addends[1:], addends[0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -382,14 +461,12 @@ class SeparableBundle(Bundle):
 
 
 class AttentionBundle(Bundle):
-    """An attention on all edges, as what multiplies the maps and what is added.
+    """An attention on all edges.
 
     Calling one takes its `values`, the `maps`, their global `average` of shape
     `(batch, edges * channels)` and the `weights` of shape `(edges, channels)`,
-    the same for all channels of an edge. It returns tensors that broadcast to
-    `(batch, height, width, edges, channels)`, the weights among their factors:
-    a list of masks, whose sum multiplies the maps, and a list of what is added
-    to them.
+    the same for all channels of an edge. It returns `Attended`, the weights
+    among its factors.
     """
 
     def dense(self, values, name, inputs):
@@ -410,11 +487,6 @@ class AttentionBundle(Bundle):
         outputs = blocks.symmetric_convolution(maps, kernel, rate=rate)
         return self._biased(values, name, outputs)
 
-    def channel_gate(self, vectors):
-        """Splits `(batch, edges * channels)`, to broadcast over positions."""
-        edges, channels = self.place.edges, self.place.channels
-        return tf.reshape(vectors, (-1, 1, 1, edges, channels))
-
     def _biased(self, values, name, outputs):
         if f"{name}.bias" not in self.weights:
             return outputs
@@ -425,7 +497,7 @@ class IdentityBundle(AttentionBundle):
     """No attention on any edge."""
 
     def __call__(self, values, maps, average, weights):
-        return [weights], []
+        return Attended([tf.reshape(weights, (1, -1))])
 
 
 class SqueezeExciteBundle(AttentionBundle):
@@ -439,7 +511,7 @@ class SqueezeExciteBundle(AttentionBundle):
     def __call__(self, values, maps, average, weights):
         hidden = tf.nn.relu(self.dense(values, "squeeze", average))
         gate = tf.sigmoid(self.dense(values, "excite", hidden))
-        return [self.channel_gate(gate) * weights], []
+        return Attended([gate * tf.reshape(weights, (1, -1))])
 
 
 class BottleneckAttentionBundle(AttentionBundle):
@@ -471,10 +543,9 @@ class BottleneckAttentionBundle(AttentionBundle):
                 values.normalize(f"spatial_normalization_{i}", spatial)
             )
         spatial = self.convolve(values, "spatial_excite", spatial)
-        gate = tf.sigmoid(
-            self.channel_gate(channel) * tf.expand_dims(spatial, -1)
-        )
-        return [weights, gate * weights], []
+        weights = tf.reshape(weights, (1, -1))
+        gate = tf.sigmoid(products([(spatial, channel)]))
+        return Attended([weights], masks=[gate * weights[:, None, None]])
 
 
 class ConvolutionalBlockAttentionBundle(AttentionBundle):
@@ -504,8 +575,8 @@ class ConvolutionalBlockAttentionBundle(AttentionBundle):
             )
             for pooled in (average, largest)
         )
-        gate = self.channel_gate(tf.sigmoid(gate))
-        gated = by_edge(maps, edges) * gate
+        gate = tf.sigmoid(gate)
+        gated = by_edge(maps * gate[:, None, None], edges)
         summary = tf.concat(
             [
                 blocks.largest(gated, -1),
@@ -525,7 +596,8 @@ class ConvolutionalBlockAttentionBundle(AttentionBundle):
         )
         spatial = tf.add_n(tf.split(spatial, 2, -1))
         spatial = tf.sigmoid(values.normalize("normalization", spatial))
-        return [tf.expand_dims(spatial, -1) * (gate * weights)], []
+        gate *= tf.reshape(weights, (1, -1))
+        return Attended(pairs=[(spatial, gate)])
 
 
 class GatherExciteBundle(AttentionBundle):
@@ -546,7 +618,7 @@ class GatherExciteBundle(AttentionBundle):
         gathered = values.normalize("normalization", gathered)
         hidden = tf.nn.relu(self.dense(values, "squeeze", gathered))
         gate = tf.sigmoid(self.dense(values, "excite", hidden))
-        return [self.channel_gate(gate) * weights], []
+        return Attended([gate * tf.reshape(weights, (1, -1))])
 
 
 class DoubleAttentionBundle(AttentionBundle):
@@ -590,11 +662,18 @@ class DoubleAttentionBundle(AttentionBundle):
         gathering = tf.exp(gathering)
         descriptors = tf.matmul(gathering, features, transpose_a=True)
         descriptors /= tf.expand_dims(tf.reduce_sum(gathering, 1), -1)
-        split = (-1, count, edges, joint // edges)
-        distribution = tf.nn.softmax(tf.reshape(distribution, split))
-        distribution = tf.reshape(distribution, (-1, count, joint))
         own = np.kron(np.eye(edges), np.ones((joint // edges,) * 2))
-        descriptors *= tf.constant(own, descriptors.dtype)
+        own = tf.constant(own, descriptors.dtype)
+        # Written out, since the kernel is slow on rows of few numbers.
+        split = (-1, count, edges, joint // edges)
+        distribution = tf.reshape(distribution, split)
+        distribution -= tf.stop_gradient(
+            tf.reduce_max(distribution, -1, keepdims=True)
+        )
+        distribution = tf.exp(tf.reshape(distribution, (-1, joint)))
+        distribution /= tf.matmul(distribution, own)
+        distribution = tf.reshape(distribution, (-1, count, joint))
+        descriptors *= own
         projection = block_diagonal(
             *values.flat("output_projection.kernel")
         ) * tf.reshape(weights, (-1,))
@@ -607,8 +686,8 @@ class DoubleAttentionBundle(AttentionBundle):
         )
         bias = values.shaped("output_projection.bias") * weights
         spread = tf.nn.bias_add(spread, tf.reshape(bias, (-1,)))
-        addend = tf.reshape(spread, (-1, height, width, edges, channels))
-        return [weights], [addend]
+        addend = tf.reshape(spread, (-1, height, width, edges * channels))
+        return Attended([tf.reshape(weights, (1, -1))], addends=[addend])
 
 
 # Candidates without an entry here are computed as plain layers, edge by edge.

@@ -167,6 +167,8 @@ def make_search(
         architecture_weight_decay=recipe.architecture_weight_decay,
         order=recipe.order,
         implicit=recipe.implicit,
+        recompute=recipe.recompute,
+        microbatch=recipe.microbatch,
     )
     return search
 

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from att_darts_tf.search import bilevel
 from att_darts_tf.search.cell import SearchCell
 from att_darts_tf.search.tracing import SharedTraces
 from att_darts_tf.space import blocks, search_space
@@ -120,7 +121,7 @@ class Supernet(keras.Model):
             self.num_classes, shapes[1][-1], dtype=policy, name="classifier"
         )
 
-    def call(self, images, training=False, constants=()):
+    def call(self, images, training=False, constants=(), recompute=False):
         """Returns the logits.
 
         Args:
@@ -129,16 +130,22 @@ class Supernet(keras.Model):
             constants: Names from `bilevel.SOURCES` of which no gradient will
                 be asked; without gradients that nobody reads a pass takes
                 less.
+            recompute: Boolean. Whether a gradient computes mixed layers again
+                instead of keeping their maps: less memory, more time.
         """
         weights = self.relative_weights()
         state = self.stem_normalization(self.stem(images), training=training)
         states = [state, state]
-        for cell in self.cells:
+        for i, cell in enumerate(self.cells):
+            # Architecture weights do not reach the stem.
+            num_constant = max(0, 2 - i) if bilevel.WEIGHTS in constants else 0
             outputs = cell(
                 states,
                 weights["reduce" if cell.reduction else "normal"],
                 training=training,
                 constants=constants,
+                recompute=recompute,
+                num_constant=num_constant,
             )
             states = [states[1], outputs]
         features = tf.reduce_mean(states[1], (1, 2))

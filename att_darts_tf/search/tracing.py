@@ -6,6 +6,7 @@ own values, so each kind is traced, differentiated and optimised once.
 """
 
 import tensorflow as tf
+from tensorflow.python.eager import record
 
 from att_darts_tf.search import bilevel
 
@@ -21,7 +22,17 @@ class SharedTraces:
     def __init__(self):
         self._functions = {}
 
-    def call(self, layer, inputs, weights, *, training, constants):
+    def call(
+        self,
+        layer,
+        inputs,
+        weights,
+        *,
+        training,
+        constants,
+        recompute,
+        constant_inputs=False,
+    ):
         """Calls `layer(inputs, weights, training=training)`.
 
         Args:
@@ -31,6 +42,9 @@ class SharedTraces:
             weights: Tensor of shape `(edges, candidates)`.
             training: Boolean.
             constants: See `Supernet.call`.
+            recompute: See `Supernet.call`.
+            constant_inputs: Boolean. Whether nobody will ask for a gradient of
+                the inputs either.
         """
         kind = (
             type(layer),
@@ -40,18 +54,21 @@ class SharedTraces:
             tuple(inputs.shape[1:]),
             bool(training),
             tuple(constants),
+            bool(recompute),
+            bool(constant_inputs),
         )
         if kind not in self._functions:
-            self._functions[kind] = _traced(
-                layer, training=bool(training), constants=constants
+            function = _function(layer, training, constants, constant_inputs)
+            self._functions[kind] = (
+                Recomputed(function) if recompute else _traced(function)
             )
         statistics = layer.non_trainable_variables
-        outputs, moved = self._functions[kind](
+        outputs, *moved = self._functions[kind](
             # Not the variables themselves, for which it is traced once more.
-            [tf.convert_to_tensor(v) for v in layer.trainable_variables],
-            [tf.convert_to_tensor(v) for v in statistics],
             inputs,
             weights,
+            *[tf.convert_to_tensor(v) for v in statistics],
+            *[tf.convert_to_tensor(v) for v in layer.trainable_variables],
         )
         if training:
             for variable, value in zip(statistics, moved, strict=True):
@@ -59,20 +76,82 @@ class SharedTraces:
         return outputs
 
 
-def _traced(template, *, training, constants):
-    @tf.function(
+def _function(layer, training, constants, constant_inputs):
+    count = len(layer.non_trainable_variables)
+
+    def call(inputs, weights, *values):
+        statistics, trainable = values[:count], values[count:]
+        if bilevel.WEIGHTS in constants:
+            trainable = [tf.stop_gradient(value) for value in trainable]
+        if bilevel.ARCHITECTURE in constants:
+            weights = tf.stop_gradient(weights)
+        if constant_inputs:
+            inputs = tf.stop_gradient(inputs)
+        outputs, moved = layer.stateless_call(
+            trainable, statistics, inputs, weights, training=training
+        )
+        # Nobody derives for statistics.
+        return outputs, *[tf.stop_gradient(value) for value in moved]
+
+    return call
+
+
+def _traced(function):
+    return tf.function(
+        function,
         autograph=False,
         reduce_retracing=True,
         # Kept out of line, a kind is optimised once, not at every call.
         experimental_attributes={"_noinline": True},
     )
-    def call(trainable, statistics, inputs, weights):
-        if bilevel.WEIGHTS in constants:
-            trainable = [tf.stop_gradient(value) for value in trainable]
-        if bilevel.ARCHITECTURE in constants:
-            weights = tf.stop_gradient(weights)
-        return template.stateless_call(
-            trainable, statistics, inputs, weights, training=training
-        )
 
-    return call
+
+class Recomputed:
+    """A traced function that keeps nothing but its arguments.
+
+    Its gradient computes it again, and so do the gradients of that, each
+    traced once.
+
+    Args:
+        function: Maps tensors to a sequence of tensors.
+    """
+
+    def __init__(self, function):
+        self.function = function
+        self._traced = _traced(function)
+        self._derivative = None
+
+    def __call__(self, *arguments):
+        @tf.custom_gradient
+        def call(*arguments):
+            function = self._traced.get_concrete_function(*arguments)
+            # A tape that saw this call would trace a gradient of its own.
+            with record.stop_recording():
+                outputs = function(*arguments)
+
+            def gradient(*cotangents):
+                return self.derivative(len(outputs))(*cotangents, *arguments)
+
+            return outputs, gradient
+
+        return call(*arguments)
+
+    def derivative(self, num_outputs):
+        """Returns the gradient, a function of cotangents and arguments."""
+        if self._derivative is None:
+
+            def function(*values):
+                cotangents = values[:num_outputs]
+                arguments = values[num_outputs:]
+                with tf.GradientTape(watch_accessed_variables=False) as tape:
+                    tape.watch(arguments)
+                    outputs = self.function(*arguments)
+                return tape.gradient(
+                    outputs,
+                    arguments,
+                    cotangents,
+                    unconnected_gradients=tf.UnconnectedGradients.ZERO,
+                )
+
+            self._derivative = Recomputed(function)
+        return self._derivative

@@ -62,6 +62,8 @@ class Search(keras.Model):
         architecture_weight_decay=1e-3,
         order="first",
         implicit="finite_difference",
+        recompute=False,
+        microbatch=0,
         **kwargs,
     ):
         """Sets both optimizers and how gradients become their directions.
@@ -80,6 +82,13 @@ class Search(keras.Model):
                 takes this project's `SGD`.
             implicit: `"finite_difference"` or `"exact"`, how the second order
                 derives the virtual step.
+            recompute: Boolean, whether gradients compute mixed layers again
+                instead of keeping their maps, which the exact second order
+                always does.
+            microbatch: Integer. Most images that are computed at once, the
+                gradients of the parts of a batch being averaged; 0 computes
+                a batch at once. Less memory; each part is normalised by
+                statistics of its own.
             **kwargs: `run_eagerly`, as in `keras.Model.compile`.
         """
         # XLA would spend minutes before the first step on a CPU.
@@ -112,7 +121,15 @@ class Search(keras.Model):
             )
         self.order = order
         self.implicit = implicit
-        self.gradients = bilevel.Gradients(self.loss_at)
+        self.recompute = recompute or (
+            order == "second" and implicit == "exact"
+        )
+        self.microbatch = microbatch
+        self.gradients = (
+            _GradientsInParts(self.loss_at, microbatch)
+            if microbatch
+            else bilevel.Gradients(self.loss_at)
+        )
 
     def call(self, images, training=False):
         return self.supernet(images, training=training)
@@ -247,6 +264,7 @@ class Search(keras.Model):
             images,
             training=True,
             constants=constants,
+            recompute=self.recompute,
         )
         loss = losses.cross_entropy(labels, logits)
         return loss / devices.num_replicas(), (logits, moved)
@@ -296,10 +314,66 @@ class Search(keras.Model):
             "architecture_weight_decay": self.architecture_weight_decay,
             "order": self.order,
             "implicit": self.implicit,
+            "recompute": self.recompute,
+            "microbatch": self.microbatch,
         }
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
+
+
+class _GradientsInParts(bilevel.Gradients):
+    """Gradients of a batch as averages over its parts, one after the other.
+
+    Parts are as equal as can be. Moving statistics pass from part to part.
+
+    Args:
+        loss_fn: `Search.loss_at`.
+        size: Integer. Most images of a part.
+    """
+
+    def __init__(self, loss_fn, size):
+        super().__init__(loss_fn)
+        self.size = size
+
+    def evaluate(self, function, weights, architecture, batch, *others):
+        images, labels, statistics = batch
+        total = tf.shape(images)[0]
+        count = -(-total // self.size)
+
+        def part(i, statistics):
+            begin, end = i * total // count, (i + 1) * total // count
+            *averages, (logits, moved) = function(
+                weights,
+                architecture,
+                (images[begin:end], labels[begin:end], statistics),
+                *others,
+            )
+            share = (end - begin) / total
+            averages = tf.nest.map_structure(
+                lambda value: tf.cast(share, value.dtype) * value, averages
+            )
+            return averages, logits, moved
+
+        def add(i, sums, outputs, statistics):
+            averages, logits, moved = part(i, statistics)
+            sums = tf.nest.map_structure(tf.add, sums, averages)
+            return i + 1, sums, outputs.write(i, logits), moved
+
+        averages, logits, moved = part(0, statistics)
+        outputs = tf.TensorArray(
+            logits.dtype,
+            size=count,
+            infer_shape=False,
+            element_shape=(None, logits.shape[-1]),
+        ).write(0, logits)
+        _, sums, outputs, moved = tf.while_loop(
+            lambda i, *_: i < count,
+            add,
+            (1, averages, outputs, moved),
+            parallel_iterations=1,
+        )
+        return *sums, (outputs.concat(), moved)
 
 
 def _tensors(variables):

@@ -107,8 +107,8 @@ def symmetric_convolution(inputs, kernel, *, stride=1, rate=1, depthwise=False):
     def convolve(maps):
         if not depthwise:
             return tf.nn.conv2d(maps, kernel, 1, "SAME")
-        if size == 5 and maps.dtype == tf.float32:
-            return _depthwise_of_five(maps, kernel)
+        if size > 3 and maps.dtype == tf.float32:
+            return _wide_depthwise(maps, kernel)
         return tf.nn.depthwise_conv2d(maps, kernel, [1] * 4, "SAME")
 
     return at_rate(inputs, rate=rate, convolve=convolve)
@@ -121,29 +121,35 @@ def even_pixels(inputs):
 
 
 @tf.custom_gradient
-def _depthwise_of_five(inputs, kernel):
-    """Convolves each channel with a kernel of 5 x 5, keeping the size.
+def _wide_depthwise(inputs, kernel):
+    """Convolves each channel with a kernel of 5 x 5 or more, keeping the size.
 
-    oneDNN takes four times as long for the gradient of a kernel of more than
-    three columns, so this one is put together from two of three columns
-    (measured: 9.4 ms and 2.9 ms for 16 x 32 x 32 x 64 on one core).
+    oneDNN takes several times as long for the gradient of a kernel of more
+    than three columns, or of more rows than the map has (measured: 9.4 ms
+    instead of 2.9 ms for 5 x 5 on 16 x 32 x 32 x 64, on one core). So here it
+    is put together from gradients of three columns.
     """
     options = {"strides": [1] * 4, "padding": "SAME"}
+    size = kernel.shape[0]
 
     def gradient(upstream):
-        def widened(maps, *sides):
-            return tf.pad(maps, [[0, 0], [0, 0], sides, [0, 0]])
+        # From the middle of the kernel to that of the outermost columns.
+        most = size // 2 - 1
+        below = [0, max(0, size - inputs.shape[1])]
 
-        wide = widened(inputs, 1, 1)
+        def padded(maps, left, right):
+            return tf.pad(maps, [[0, 0], below, [left, right], [0, 0]])
+
+        wide = padded(inputs, most, most)
         # By moving the gradient, not the taps: oneDNN pads evenly.
         columns = [
             tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
                 input=wide,
-                filter_sizes=(5, 3, *kernel.shape[2:]),
-                out_backprop=widened(upstream, *sides),
+                filter_sizes=(size, 3, *kernel.shape[2:]),
+                out_backprop=padded(upstream, most + shift, most - shift),
                 **options,
             )
-            for sides in ((0, 2), (2, 0))
+            for shift in range(-most, most + 1, 2)
         ]
         return (
             tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
@@ -152,8 +158,8 @@ def _depthwise_of_five(inputs, kernel):
                 out_backprop=upstream,
                 **options,
             ),
-            # Both hold the middle column.
-            tf.concat([columns[0][:, :2], columns[1]], 1),
+            # Neighbours share a column.
+            tf.concat([*[c[:, :2] for c in columns[:-1]], columns[-1]], 1),
         )
 
     outputs = tf.raw_ops.DepthwiseConv2dNative(

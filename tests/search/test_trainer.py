@@ -229,14 +229,16 @@ def test_both_second_orders_agree_where_no_kink_is_crossed(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("order", "implicit"),
+    "options",
     [
-        ("first", "finite_difference"),
-        ("second", "finite_difference"),
-        ("second", "exact"),
+        {"order": "first"},
+        {"order": "first", "microbatch": 3, "recompute": True},
+        {"order": "second"},
+        {"order": "second", "implicit": "exact"},
+        {"order": "second", "implicit": "exact", "microbatch": 3},
     ],
 )
-def test_a_traced_step_equals_one_that_is_run_step_by_step(order, implicit):
+def test_a_traced_step_equals_one_that_is_run_step_by_step(options):
     results = []
     for eagerly in (True, False):
         tf.config.run_functions_eagerly(eagerly)
@@ -248,8 +250,7 @@ def test_a_traced_step_equals_one_that_is_run_step_by_step(order, implicit):
         search.compile(
             optimizers.SGD(0.1, momentum=0.9),
             optimizers.Adam(0.01),
-            order=order,
-            implicit=implicit,
+            **options,
         )
         for seed in (0, 1):
             pairs = tf.data.Dataset.from_tensors((batch(seed), batch(2)))
@@ -273,14 +274,21 @@ def test_a_search_judges_as_keras_models_do(search):
     )
 
 
-@pytest.mark.parametrize("order", bilevel.ORDERS)
-def test_nothing_is_traced_again_after_the_first_step(order):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"order": "first"},
+        {"order": "second"},
+        {"order": "first", "microbatch": 2},
+    ],
+)
+def test_nothing_is_traced_again_after_the_first_step(options):
     tf.config.run_functions_eagerly(False)
     supernet = Supernet(3, "no_attention", 2, 1)
     supernet.build((None, 8, 8, 1))
     search = Search(supernet)
     search.compile(
-        optimizers.SGD(0.1, momentum=0.9), optimizers.Adam(0.01), order=order
+        optimizers.SGD(0.1, momentum=0.9), optimizers.Adam(0.01), **options
     )
     images, labels = batch(0)
     # The last batch is smaller.
@@ -290,3 +298,61 @@ def test_nothing_is_traced_again_after_the_first_step(order):
     passes = search.gradients._traced.values()
     assert {f.experimental_get_tracing_count() for f in kinds} == {1}
     assert {f.experimental_get_tracing_count() for f in passes} == {0, 1}
+
+
+def part_of(batch, begin, end):
+    return tuple(each[begin:end] for each in batch)
+
+
+def test_parts_of_a_batch_give_their_average_and_move_statistics_in_turn(
+    search,
+):
+    # Of 4 images, at most 3 at once: two parts of 2.
+    images, labels = batch(1)
+    supernet, parts = search.supernet, []
+    before = values(supernet.non_trainable_variables)
+    for begin in (0, 2):
+        half = part_of((images, labels), begin, begin + 2)
+        gradients, loss, (logits, moved) = search.weight_gradient(half)
+        parts.append((gradients, loss, logits))
+        for variable, value in zip(
+            supernet.non_trainable_variables, moved, strict=True
+        ):
+            variable.assign(value)
+    after = values(supernet.non_trainable_variables)
+    for variable, value in zip(
+        supernet.non_trainable_variables, before, strict=True
+    ):
+        variable.assign(value)
+    search.compile(
+        search.optimizer, search.architecture_optimizer, microbatch=3
+    )
+    gradients, loss, (logits, moved) = search.weight_gradient((images, labels))
+    np.testing.assert_allclose(loss, (parts[0][1] + parts[1][1]) / 2, rtol=1e-6)
+    np.testing.assert_array_equal(logits, tf.concat([p[2] for p in parts], 0))
+    for value, first, second in zip(
+        gradients, parts[0][0], parts[1][0], strict=True
+    ):
+        np.testing.assert_allclose(value, (first + second) / 2, atol=1e-6)
+    for value, expected in zip(moved, after, strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"order": "first"},
+        *({"order": "second", "implicit": name} for name in bilevel.IMPLICIT),
+    ],
+)
+def test_a_batch_in_one_part_is_the_whole_batch(search, options):
+    def gradient(**more):
+        search.compile(
+            search.optimizer, search.architecture_optimizer, **options, **more
+        )
+        return search.architecture_gradient(batch(1), batch(0))[0]
+
+    for received, expected in zip(
+        gradient(microbatch=4), gradient(), strict=True
+    ):
+        np.testing.assert_array_equal(received, expected)
