@@ -57,6 +57,8 @@ setuptools.setup(
         "pillow",
     ],
     extras_require={
+        # The wheels of CUDA that TensorFlow was built with.
+        "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "pipeline": ["kfp>=2.17,<2.18"],
         "tfds": [
             "tensorflow-datasets>=4.9.10",

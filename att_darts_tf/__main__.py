@@ -72,8 +72,20 @@ def _prepare(command, folders):
     return summary.prepare(result, folders)
 
 
+def _require_memory(command, folders):
+    """Raises `UsageError` before a search that the memory is too small for."""
+    from att_darts_tf.search import memory
+
+    if not all(
+        (folders.search(seed) / "result.json").exists()
+        for seed in command.config.search.seeds
+    ):
+        memory.check(command.config)
+
+
 def _search(command, folders):
     command.require(folders.data, "prepare")
+    _require_memory(command, folders)
     startup.load_tensorflow()
     from att_darts_tf.search import run
 
@@ -187,6 +199,7 @@ def _pipeline(command, folders):
             "not installed. Run: pip install 'att-darts-tf[pipeline]', or run "
             "the other stages one by one"
         ) from error
+    _require_memory(command, folders)
     return pipeline.run_pipeline(command.config, folders)
 
 
@@ -338,11 +351,26 @@ def _main(argv):
     if argv == ["--version"]:
         print(f"{PROGRAM} {att_darts_tf.__version__}")
         return 0
+    if argv and argv[0] == "doctor":
+        return _doctor(argv[1:])
     command = _parse(argv)
     settings.validate(command.config)
     with layout.claim(command.workdir, command.config) as folders:
         lines = STAGES[command.stage].run(command, folders)
     print("\n".join(lines))
+    return 0
+
+
+def _doctor(rest):
+    if rest:
+        raise UsageError(
+            f"Expected nothing after doctor. Received: {shlex.join(rest)}. "
+            f"Run: {PROGRAM} doctor"
+        )
+    from att_darts_tf import doctor
+
+    for line in doctor.examine():
+        print(line, flush=True)
     return 0
 
 
@@ -402,7 +430,9 @@ def _stage_of(positional):
     if not positional:
         raise _no_stage("none")
     if positional[0] not in STAGES:
-        close = difflib.get_close_matches(positional[0], STAGES, n=1)
+        close = difflib.get_close_matches(
+            positional[0], (*STAGES, "doctor"), n=1
+        )
         hint = f". Did you mean {close[0]!r}?" if close else ""
         raise _no_stage(f"{positional[0]!r}{hint}")
     if len(positional) > 1:
@@ -504,6 +534,8 @@ def _general_help():
 
 Usage: {PROGRAM} STAGE --config=CONFIG --workdir=FOLDER \\
          [--config.FIELD=VALUE ...]
+       {PROGRAM} doctor
+            Show versions, devices and the time of a small search step.
 
 Stages, in order:
 {stages}

@@ -99,7 +99,8 @@ def claim(root: str, config: ml_collections.ConfigDict) -> Iterator[Layout]:
     """Holds a work directory to one configuration and one process.
 
     A new work directory records its configuration; one that another
-    configuration made is refused. If the first command fails on a mistake of
+    configuration made is refused, but for settings of a search that has not
+    begun. If the first command fails on a mistake of
     the user's, the record goes again, so that the mended command is welcome.
 
     Args:
@@ -110,17 +111,23 @@ def claim(root: str, config: ml_collections.ConfigDict) -> Iterator[Layout]:
     with _lock(layout):
         new = not layout.config.exists()
         if new:
-            workdir.write_json(
-                layout.config, workdir.plain(config), format=CONFIG_FORMAT
-            )
+            _record(layout, config)
         else:
             _compare(layout, config)
+            if not (layout.root / "search").exists():
+                _record(layout, config)
         try:
             yield layout
         except UsageError:
             if new:
                 layout.config.unlink(missing_ok=True)
             raise
+
+
+def _record(layout: Layout, config: ml_collections.ConfigDict) -> None:
+    workdir.write_json(
+        layout.config, workdir.plain(config), format=CONFIG_FORMAT
+    )
 
 
 def _lock(layout: Layout):
@@ -151,7 +158,10 @@ def _compare(layout: Layout, config: ml_collections.ConfigDict) -> None:
         )
     )
     received = dict(settings.flatten(workdir.plain(config)))
+    searched = (layout.root / "search").exists()
     for name in [*received, *found]:
+        if name.startswith("search.") and not searched:
+            continue
         if found.get(name) != received.get(name):
             raise UsageError(
                 f"Expected config.{name}={found.get(name)!r}, with which "

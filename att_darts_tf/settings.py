@@ -66,8 +66,9 @@ def _share(*, zero: bool) -> Rule:
     first = "at least 0" if zero else "above 0"
     return Rule(
         f"a number {first} and below 1",
-        lambda value: _is_number(value)
-        and (0 <= value < 1 if zero else 0 < value < 1),
+        lambda value: (
+            _is_number(value) and (0 <= value < 1 if zero else 0 < value < 1)
+        ),
     )
 
 
@@ -91,22 +92,28 @@ _OPTIONAL_TEXT = Rule(
 )
 _PIXELS = Rule(
     "two integers of at least 8",
-    lambda value: isinstance(value, tuple)
-    and len(value) == 2
-    and all(_is_integer(side) and side >= 8 for side in value),
+    lambda value: (
+        isinstance(value, tuple)
+        and len(value) == 2
+        and all(_is_integer(side) and side >= 8 for side in value)
+    ),
 )
 _SEEDS = Rule(
     "one or more different integers from 0 to 2**31 - 1",
-    lambda value: isinstance(value, tuple)
-    and len(value) > 0
-    and all(_is_integer(seed) and 0 <= seed < 2**31 for seed in value)
-    and len(set(value)) == len(value),
+    lambda value: (
+        isinstance(value, tuple)
+        and len(value) > 0
+        and all(_is_integer(seed) and 0 <= seed < 2**31 for seed in value)
+        and len(set(value)) == len(value)
+    ),
 )
 _BETAS = Rule(
     "two numbers of at least 0 and below 1",
-    lambda value: isinstance(value, tuple)
-    and len(value) == 2
-    and all(_is_number(beta) and 0 <= beta < 1 for beta in value),
+    lambda value: (
+        isinstance(value, tuple)
+        and len(value) == 2
+        and all(_is_number(beta) and 0 <= beta < 1 for beta in value)
+    ),
 )
 
 
@@ -177,6 +184,12 @@ SETTINGS: dict[str, Setting] = {
         _SWITCH,
     ),
     "engine.strategy": Setting("what training runs on", _one_of(("default",))),
+    "engine.precision": Setting(
+        "what layers compute in", _one_of(("float32", "mixed_bfloat16"))
+    ),
+    "engine.jit": Setting(
+        "compile with XLA, without engine.deterministic", _SWITCH
+    ),
     "engine.checkpoint_steps": Setting(
         "steps between checkpoints within an epoch; 0 for one an epoch",
         _integer(0),
@@ -203,14 +216,17 @@ SETTINGS: dict[str, Setting] = {
         _one_of(("finite_difference", "exact")),
     ),
     "search.recompute": Setting(
-        "compute mixed layers again for their gradients: less memory, more "
-        "time",
-        _SWITCH,
+        "which cells are computed again for their gradients, for less memory "
+        "and more time: large ones are all before the last reduction",
+        _one_of(search_space.RECOMPUTE),
     ),
     "search.microbatch": Setting(
         "most images computed at once, each part with batch statistics of its "
         "own; 0 for the whole batch",
-        _integer(0),
+        Rule(
+            "0 or an integer of at least 2",
+            lambda value: _is_integer(value) and (value == 0 or value >= 2),
+        ),
     ),
     "repeats": Setting("trainings of the final network", _integer(1)),
 }
@@ -260,9 +276,7 @@ def load(text: str) -> ml_collections.ConfigDict:
         name, _, variant = text.partition(":")
         if name not in shipped():
             raise _with_hint(
-                registry.unknown_name(
-                    "configuration", tuple(shipped()), name
-                ),
+                registry.unknown_name("configuration", tuple(shipped()), name),
                 "Or give the path of a FILE.py",
             )
         module = importlib.import_module(f"{SHIPPED}.{name}")
@@ -270,9 +284,7 @@ def load(text: str) -> ml_collections.ConfigDict:
         config = module.get_config(variant or "")
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         # What a configuration file of the user's raises is the user's to mend.
-        raise UsageError(
-            f"--config={text}: {_one_line(error)}"
-        ) from error
+        raise UsageError(f"--config={text}: {_one_line(error)}") from error
     if not isinstance(config, ml_collections.ConfigDict):
         raise UsageError(
             f"--config={text}: expected get_config to return an "
@@ -306,6 +318,23 @@ def validate(config: ml_collections.ConfigDict) -> None:
                 f"{registry.shorten(values[name])}. Give another with "
                 f"--config.{name}="
             )
+    if config.engine.jit and config.engine.deterministic:
+        raise UsageError(
+            "Expected config.engine.deterministic=false beside "
+            "config.engine.jit=true, since what XLA compiles is not promised "
+            "to give the same bits. Received: true. Give "
+            "--config.engine.deterministic=false"
+        )
+    if config.engine.precision != "float32" and (
+        config.search.order,
+        config.search.implicit,
+    ) == ("second", "finite_difference"):
+        raise UsageError(
+            "Expected config.engine.precision=float32 beside config.search."
+            "implicit=finite_difference, whose small steps bfloat16 rounds "
+            f"away. Received: {config.engine.precision}. Give "
+            "--config.search.implicit=exact or --config.search.order=first"
+        )
     if config.network.cell:
         published.resolve(config.network.cell)
 

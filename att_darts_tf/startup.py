@@ -20,6 +20,8 @@ def load_tensorflow() -> None:
     cores = len(os.sched_getaffinity(0))
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", str(cores))
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, cores // 2)))
+    # A GPU's memory is taken as it is needed, not all of it at once.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     sys.stderr.flush()
     visible = os.dup(2)

@@ -50,7 +50,7 @@ def export(options, folder):
     recipe = config.network
     recipe.channels, recipe.cells = options.channels, options.cells
     network = trainer.make_network(
-        recipe, data=data, genotype=get(options.cell)
+        config, recipe, data=data, genotype=get(options.cell)
     )
     serving.Classifier(network, data).save(folder)
 

@@ -35,8 +35,11 @@ def seconds_since_start():
     return uptime - started
 
 
-def prepare():
+def prepare(*, deterministic=True):
     """Loads TensorFlow as the stages do, and the embedded real images.
+
+    Args:
+        deterministic: Boolean, `config.engine.deterministic`.
 
     Returns:
         The base configuration, the prepared data and both halves by name.
@@ -52,6 +55,7 @@ def prepare():
     from att_darts_tf.engine import devices
 
     config = base.get_config()
+    config.engine.deterministic = deterministic
     devices.configure(config)
     keras.utils.set_random_seed(0)
     with tempfile.TemporaryDirectory() as folder:

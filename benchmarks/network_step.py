@@ -23,7 +23,7 @@ def main():
     recipe = config.network
     recipe.channels, recipe.cells = options.channels, options.cells
     network = trainer.make_network(
-        recipe, data=data, genotype=get(options.cell)
+        config, recipe, data=data, genotype=get(options.cell)
     )
     batches = input_pipeline.training_batches(
         splits["weights"],

@@ -20,33 +20,34 @@ def main():
         order="first",
         implicit="finite_difference",
         steps=5,
-        recompute=False,
+        recompute="large",
         microbatch=0,
+        precision="float32",
+        jit=False,
         plain=False,
     ).parse_args()
-    config, data, splits = measure.prepare()
+    config, data, splits = measure.prepare(deterministic=not options.jit)
 
     from att_darts_tf.data import input_pipeline
-    from att_darts_tf.engine import optimizers
-    from att_darts_tf.search.supernet import Supernet
-    from att_darts_tf.search.trainer import Search
+    from att_darts_tf.search.run import make_search
 
-    supernet = Supernet(
-        len(data.class_names),
-        options.location,
-        options.channels,
-        options.cells,
+    config.space.location = options.location
+    config.engine.precision = options.precision
+    config.engine.jit = options.jit
+    for name in (
+        "cells",
+        "channels",
+        "order",
+        "implicit",
+        "recompute",
+        "microbatch",
+    ):
+        config.search[name] = getattr(options, name)
+    search = make_search(
+        config,
+        image_shape=data.image_shape,
+        num_classes=len(data.class_names),
         batched=not options.plain,
-    )
-    supernet.build((None, *data.image_shape))
-    search = Search(supernet)
-    search.compile(
-        optimizers.SGD(0.025, momentum=0.9),
-        optimizers.Adam(3e-4, beta_1=0.5, beta_2=0.999),
-        order=options.order,
-        implicit=options.implicit,
-        recompute=options.recompute,
-        microbatch=options.microbatch,
     )
     batches = input_pipeline.paired_batches(
         splits["weights"],

@@ -42,6 +42,11 @@ def engine():
         "strategy": "default",
         # Same bits on every run of the same machine and versions.
         "deterministic": True,
+        # What layers compute in: "float32", or "mixed_bfloat16", in which
+        # weights, statistics and losses keep full precision.
+        "precision": "float32",
+        # Compile with XLA; needs "deterministic" False.
+        "jit": False,
         # Steps between checkpoints inside an epoch; 0 is once an epoch.
         "checkpoint_steps": 0,
     })
@@ -72,11 +77,11 @@ def search():
         # How the second order derives that step: "finite_difference" (the
         # paper's too) or "exact".
         "implicit": "finite_difference",
-        # Gradients compute mixed layers again instead of keeping their maps:
-        # a third of the memory, a tenth to a fifth more time. The exact second
-        # order always does.
-        "recompute": False,
-        # Most images computed at once, to save memory; 0 is the whole batch.
+        # Cells whose mixed layers are computed again for their gradients
+        # instead of kept, for less memory and more time: "none", "large" (all
+        # before the last reduction) or "all", as the exact second order does.
+        "recompute": "large",
+        # Most images computed at once, at least 2; 0 is the whole batch.
         # Each part is normalised by statistics of its own.
         "microbatch": 0,
     })

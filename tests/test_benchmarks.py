@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from benchmarks import growth
+
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = {
     "search_step": ["--channels=4", "--cells=1", "--location=no_attention"],
@@ -18,7 +20,24 @@ SMALL = {
 
 def test_every_benchmark_is_run_here():
     files = {file.stem for file in (ROOT / "benchmarks").glob("[a-z]*.py")}
-    assert files - {"measure"} == set(SMALL)
+    # What the last one runs is `search_step`.
+    assert files - {"measure", "growth"} == set(SMALL)
+
+
+def test_growth_is_drawn_of_all_that_it_says_to_have_measured(tmp_path):
+    measured = growth.read(ROOT / "docs/growth/steps.jsonl")
+    growth.draw(measured, tmp_path / "steps.png")
+    assert (tmp_path / "steps.png").stat().st_size > 10_000
+    lines = growth.table(measured).splitlines()[2:]
+    assert len(lines) == sum(map(len, growth.VARIED.values())) + len(
+        growth.OTHERS
+    )
+    # Twice the images take about twice the time.
+    seconds = [
+        growth.find(measured, {"batch": batch})["seconds_per_step"]["median"]
+        for batch in (16, 32)
+    ]
+    assert 1.5 < seconds[1] / seconds[0] < 2.5
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -6,6 +6,7 @@ import fcntl
 import io
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -111,6 +112,40 @@ class TestHelp:
 
     def test_help_on_an_unknown_stage_is_refused(self):
         assert_refused(run("serch", "--help"), "'serch'", "'search'")
+
+
+class TestDoctor:
+    def test_shows_versions_devices_and_the_time_of_a_step(self):
+        result = subprocess.run(
+            [sys.executable, "-m", "att_darts_tf", "doctor"],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        for words in ("Python 3.", "tensorflow 2.", "GPU", " cores, "):
+            assert words in result.stdout
+        last = result.stdout.splitlines()[-1]
+        seconds = re.search(r"([\d.]+) s for the .* ([\d.]+) s \(", last)
+        first, step = map(float, seconds.groups())
+        assert first > step > 0
+
+    def test_takes_nothing_else(self):
+        assert_refused(run("doctor", "--config=demo"), "--config=demo")
+
+
+class TestMemory:
+    def test_a_search_that_does_not_fit_is_refused_and_may_be_changed(
+        self, folder, monkeypatch
+    ):
+        from att_darts_tf.search import memory
+
+        given = ("--config=demo", f"--workdir={folder}")
+        assert run("prepare", *given).status == 0
+        monkeypatch.setattr(memory, "available", lambda: 0.5)
+        assert_refused(run("search", *given), "0.5 GB")
+        # Of another search, which has not begun either.
+        other = run("search", *given, "--config.search.batch_size=4")
+        assert_refused(other, "0.5 GB")
 
 
 class TestSettingsTable:
@@ -310,9 +345,14 @@ class TestRefusals:
     def test_folder_of_another_configuration(self, folder, searched):
         arguments = ["search", "--config=demo", f"--workdir={folder}"]
         assert run(*arguments).status == 0
-        outcome = run(*arguments, "--config.search.momentum=0.5")
-        assert_refused(outcome, "config.search.momentum=0.9", "0.5")
-        assert len(searched) == 1
+        outcome = run(*arguments, "--config.data.padding=2")
+        assert_refused(outcome, "config.data.padding=4", "2")
+        # Of a search that has not begun, settings may still be changed.
+        changed = "--config.search.momentum=0.5"
+        assert run(*arguments, changed).status == 0
+        (folder / "search").mkdir()
+        assert_refused(run(*arguments), "config.search.momentum=0.5", "0.9")
+        assert len(searched) == 2
 
     def test_folder_of_an_unknown_format(self, folder):
         folder.mkdir()

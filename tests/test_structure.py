@@ -35,13 +35,22 @@ ALLOWED = {
     "settings": {"errors", "space"},
     "layout": {"errors", "engine", "settings"},
     "lineage": {"errors", "engine"},
+    "doctor": {"engine", "search", "settings", "startup"},
     "summary": {"errors", "engine", "layout"},
 }
 RUNNERS = set(ALLOWED) - {"configs"}
 ALLOWED["pipeline"] = RUNNERS
 ALLOWED["__main__"] = RUNNERS | {"pipeline"}
 # Imported by `--help` and by every refusal.
-LIGHT = ("settings", "layout", "lineage", "startup", "summary", "__main__")
+LIGHT = (
+    "settings",
+    "layout",
+    "lineage",
+    "startup",
+    "summary",
+    "doctor",
+    "__main__",
+)
 
 
 def modules():

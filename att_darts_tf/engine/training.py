@@ -43,9 +43,8 @@ def fit(
 
     Args:
         model: Compiled `keras.Model`, built, with optimizers that are built,
-            whose `train_step` updates metrics that the model owns. Compile it
-            with `jit_compile=False`; metrics and losses given to `compile`
-            are not supported.
+            whose `train_step` updates metrics that the model owns; metrics
+            and losses given to `compile` are not supported.
         dataset_for: Maps (epoch, first_step) to the finite `tf.data.Dataset`
             of that epoch's batches from `first_step` on. It must be a pure
             function, with one `element_spec`.
@@ -65,12 +64,6 @@ def fit(
     state = _State(model, folder / "checkpoints")
     state.restore()
     if state.epoch < epochs:
-        # A model compiled with XLA spends minutes before its first step.
-        if model.jit_compile:
-            raise ValueError(
-                "`model` must be compiled with `jit_compile=False`. Received: "
-                f"jit_compile={model.jit_compile!r}"
-            )
         keeper = _Keeper(
             state,
             history_file=folder / "history.json",

@@ -11,7 +11,7 @@ import tensorflow as tf
 from att_darts_tf.engine import devices, losses, optimizers
 from att_darts_tf.errors import UsageError
 from att_darts_tf.network.cell import Cell
-from att_darts_tf.space import blocks, published
+from att_darts_tf.space import blocks, published, search_space
 from att_darts_tf.space.genotype import Genotype
 
 # By the stem, the side of the maps that the auxiliary head pools, and the
@@ -260,7 +260,7 @@ class Network(keras.Model):
         self.stem = _STEMS[stem](
             multiplier * channels, dtype=policy, name="stem"
         )
-        reductions = (cells // 3, 2 * cells // 3)
+        reductions = search_space.reduction_cells(cells)
         self.cells = []
         previous_reduction = stem == "imagenet"
         for i in range(cells):
@@ -383,8 +383,8 @@ class Network(keras.Model):
                 `None`.
             weight_decay: Float, added to the clipped gradient as an L2 term.
             auxiliary_weight: Float. Share of the auxiliary head's loss.
-            **kwargs: `run_eagerly`, `steps_per_execution`, as in
-                `keras.Model.compile`.
+            **kwargs: `run_eagerly`, `steps_per_execution` and `jit_compile`
+                (`False` if not given), as in `keras.Model.compile`.
         """
         if not self.built:
             raise ValueError(
@@ -407,6 +407,7 @@ class Network(keras.Model):
             "clip_norm": self.clip_norm,
             "weight_decay": self.weight_decay,
             "auxiliary_weight": self.auxiliary_weight,
+            "jit_compile": self.jit_compile,
         }
 
     def compile_from_config(self, config):

@@ -23,6 +23,7 @@ class DropPathSchedule(keras.callbacks.Callback):
 
 
 def make_network(
+    config: ml_collections.ConfigDict,
     recipe: ml_collections.ConfigDict,
     *,
     data: prepared.PreparedData,
@@ -37,12 +38,14 @@ def make_network(
         cells=recipe.cells,
         auxiliary=recipe.auxiliary_weight > 0,
         drop_path=recipe.drop_path,
+        dtype=config.engine.precision,
     )
     network.compile(
         optimizers.SGD(recipe.learning_rate, momentum=recipe.momentum),
         clip_norm=recipe.clip_norm,
         weight_decay=recipe.weight_decay,
         auxiliary_weight=recipe.auxiliary_weight,
+        jit_compile=config.engine.jit,
     )
     return network
 
@@ -76,7 +79,7 @@ def train(
     devices.configure(config)
     keras.utils.set_random_seed(seed)
     with devices.strategy(config).scope():
-        network = make_network(recipe, data=data, genotype=genotype)
+        network = make_network(config, recipe, data=data, genotype=genotype)
 
     def dataset_for(epoch, first_step):
         return input_pipeline.training_batches(

@@ -82,29 +82,29 @@ class Gradients:
         """
         return function(weights, architecture, batch, *others)
 
-    def weights(self, *values):
-        """Returns the gradient of the weights, the loss and the rest.
-
-        Args:
-            *values: Weights, architecture weights and a batch.
-        """
-        gradients, _, *rest = self.evaluate(self._traced[WEIGHTS,], *values)
+    def weights(self, weights, architecture, batch):
+        """Returns the gradient of the weights, the loss and the rest."""
+        gradients, _, *rest = self.evaluate(
+            self._traced[WEIGHTS,], weights, architecture, batch
+        )
         return gradients, *rest
 
-    def architecture(self, *values):
+    def architecture(self, weights, architecture, batch):
         """Returns that of the architecture weights, the loss and the rest.
 
         Source: Liu et al., 2019, https://arxiv.org/abs/1806.09055, section 2.3
         (`xi = 0`): the first order.
         """
         _, gradients, *rest = self.evaluate(
-            self._traced[ARCHITECTURE,], *values
+            self._traced[ARCHITECTURE,], weights, architecture, batch
         )
         return gradients, *rest
 
-    def both(self, *values):
+    def both(self, weights, architecture, batch):
         """Returns both gradients, the loss and the rest."""
-        return self.evaluate(self._traced[SOURCES], *values)
+        return self.evaluate(
+            self._traced[SOURCES], weights, architecture, batch
+        )
 
     def mixed(self, weights, architecture, batch, vector):
         """Returns `(grad_a,w L) vector`, tensors like `architecture`.

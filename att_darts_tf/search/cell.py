@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from att_darts_tf.search.mixed import MixedBundle, PlainMixedBundle
-from att_darts_tf.search.tracing import SharedTraces
+from att_darts_tf.search.tracing import PLAIN, SharedTraces
 from att_darts_tf.space import blocks, search_space
 
 
@@ -41,8 +41,9 @@ class SearchCell(keras.layers.Layer):
         weights: List with one tensor a stage, `(num_edges, candidates)`, and
             one of shape `(candidates,)` for a mixed attention on the output:
             softmaxes.
-        constants: See `Supernet.call`.
-        recompute: See `Supernet.call`.
+        mode: `tracing.Mode`.
+        recompute: Boolean. Whether this is one of the cells of
+            `mode.recompute`.
         num_constant: Integer. How many of the states, from the first, nobody
             will ask for a gradient of.
 
@@ -123,7 +124,7 @@ class SearchCell(keras.layers.Layer):
         states,
         weights,
         training=False,
-        constants=(),
+        mode=PLAIN,
         recompute=False,
         num_constant=0,
     ):
@@ -144,7 +145,7 @@ class SearchCell(keras.layers.Layer):
                     maps,
                     tf.gather(stage, rows),
                     training=training,
-                    constants=constants,
+                    mode=mode,
                     recompute=recompute,
                     constant_inputs=state < num_constant
                     and maps is states[state],
@@ -161,7 +162,7 @@ class SearchCell(keras.layers.Layer):
                 outputs,
                 weights[-1][None],
                 training=training,
-                constants=constants,
+                mode=mode,
                 recompute=recompute,
             )
         return outputs

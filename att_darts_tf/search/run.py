@@ -17,7 +17,7 @@ from att_darts_tf.engine import (
     training,
     workdir,
 )
-from att_darts_tf.search import derive
+from att_darts_tf.search import derive, memory
 from att_darts_tf.search.supernet import Supernet
 from att_darts_tf.search.trainer import Search
 from att_darts_tf.space import drawings, search_space
@@ -92,13 +92,18 @@ def train(
     folder: pathlib.Path,
 ) -> tuple[Search, list[dict]]:
     """Trains a supernet by a recipe; returns the search and its history."""
-    recipe = config.search
+    recipe, label = config.search, f"search, seed {seed}"
+    print(f"{label}: {memory.check(config)}", flush=True)
     devices.configure(config)
     weights, architecture = data.split("weights"), data.split("architecture")
     steps = input_pipeline.steps_per_epoch(len(weights), recipe.batch_size)
     keras.utils.set_random_seed(seed)
     with devices.strategy(config).scope():
-        search = make_search(config, data=data)
+        search = make_search(
+            config,
+            image_shape=data.image_shape,
+            num_classes=len(data.class_names),
+        )
 
     def dataset_for(epoch, first_step):
         return input_pipeline.paired_batches(
@@ -134,7 +139,7 @@ def train(
         callbacks=[
             callbacks.RateSchedule(rate),
             ArchitectureRecord(folder),
-            callbacks.Progress(f"search, seed {seed}"),
+            callbacks.Progress(label),
             callbacks.TensorBoard(
                 folder / "tensorboard", images=lambda epoch: pictures(search)
             ),
@@ -144,17 +149,30 @@ def train(
 
 
 def make_search(
-    config: ml_collections.ConfigDict, *, data: prepared.PreparedData
+    config: ml_collections.ConfigDict,
+    *,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    batched: bool = True,
 ) -> Search:
-    """Returns a new search for a recipe, ready to be trained."""
+    """Returns a new search for a recipe, ready to be trained.
+
+    Args:
+        config: The configuration; `config.search` is the recipe.
+        image_shape: Height, width and channels.
+        num_classes: Of the images.
+        batched: See `Supernet`.
+    """
     recipe = config.search
     supernet = Supernet(
-        num_classes=len(data.class_names),
+        num_classes=num_classes,
         location=config.space.location,
         channels=recipe.channels,
         num_cells=recipe.cells,
+        batched=batched,
+        dtype=config.engine.precision,
     )
-    supernet.build((None, *data.image_shape))
+    supernet.build((None, *image_shape))
     search = Search(supernet)
     beta_1, beta_2 = recipe.architecture_betas
     search.compile(
@@ -169,6 +187,7 @@ def make_search(
         implicit=recipe.implicit,
         recompute=recipe.recompute,
         microbatch=recipe.microbatch,
+        jit=config.engine.jit,
     )
     return search
 

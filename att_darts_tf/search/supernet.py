@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from att_darts_tf.search import bilevel
 from att_darts_tf.search.cell import SearchCell
-from att_darts_tf.search.tracing import SharedTraces
+from att_darts_tf.search.tracing import PLAIN, SharedTraces
 from att_darts_tf.space import blocks, search_space
 
 STEM_MULTIPLIER = 3
@@ -101,7 +101,7 @@ class Supernet(keras.Model):
         self.cells = []
         traces = SharedTraces()
         for i in range(self.num_cells):
-            reduction = i in reduction_cells(self.num_cells)
+            reduction = i in search_space.reduction_cells(self.num_cells)
             channels *= 2 if reduction else 1
             cell = SearchCell(
                 self.location,
@@ -121,30 +121,29 @@ class Supernet(keras.Model):
             self.num_classes, shapes[1][-1], dtype=policy, name="classifier"
         )
 
-    def call(self, images, training=False, constants=(), recompute=False):
+    def call(self, images, training=False, mode=PLAIN):
         """Returns the logits.
 
         Args:
             images: Tensor.
             training: Boolean.
-            constants: Names from `bilevel.SOURCES` of which no gradient will
-                be asked; without gradients that nobody reads a pass takes
-                less.
-            recompute: Boolean. Whether a gradient computes mixed layers again
-                instead of keeping their maps: less memory, more time.
+            mode: `tracing.Mode`.
         """
         weights = self.relative_weights()
         state = self.stem_normalization(self.stem(images), training=training)
         states = [state, state]
+        again = search_space.recomputed_cells(mode.recompute, self.num_cells)
         for i, cell in enumerate(self.cells):
             # Architecture weights do not reach the stem.
-            num_constant = max(0, 2 - i) if bilevel.WEIGHTS in constants else 0
+            num_constant = (
+                max(0, 2 - i) if bilevel.WEIGHTS in mode.constants else 0
+            )
             outputs = cell(
                 states,
                 weights["reduce" if cell.reduction else "normal"],
                 training=training,
-                constants=constants,
-                recompute=recompute,
+                mode=mode,
+                recompute=i < again,
                 num_constant=num_constant,
             )
             states = [states[1], outputs]
@@ -191,8 +190,3 @@ class Supernet(keras.Model):
             "num_cells": self.num_cells,
             "batched": self.batched,
         }
-
-
-def reduction_cells(num_cells):
-    """Returns the indices of the cells that halve the map."""
-    return {num_cells // 3, 2 * num_cells // 3}

@@ -5,10 +5,30 @@ graph takes minutes; here all layers of one kind call one function with their
 own values, so each kind is traced, differentiated and optimised once.
 """
 
+from typing import NamedTuple
+
 import tensorflow as tf
 from tensorflow.python.eager import record
 
 from att_darts_tf.search import bilevel
+
+
+class Mode(NamedTuple):
+    """How a pass through a supernet is computed; its result is the same.
+
+    Args:
+        constants: Names from `bilevel.SOURCES` of which no gradient will be
+            asked; without gradients that nobody reads a pass takes less.
+        recompute: String, one of `search_space.RECOMPUTE`.
+        jit: Boolean. Whether XLA compiles mixed layers.
+    """
+
+    constants: tuple[str, ...] = ()
+    recompute: str = "none"
+    jit: bool = False
+
+
+PLAIN = Mode()
 
 
 class SharedTraces:
@@ -29,8 +49,8 @@ class SharedTraces:
         weights,
         *,
         training,
-        constants,
-        recompute,
+        mode,
+        recompute=False,
         constant_inputs=False,
     ):
         """Calls `layer(inputs, weights, training=training)`.
@@ -41,8 +61,8 @@ class SharedTraces:
             inputs: Tensor of shape `(batch, height, width, channels)`.
             weights: Tensor of shape `(edges, candidates)`.
             training: Boolean.
-            constants: See `Supernet.call`.
-            recompute: See `Supernet.call`.
+            mode: `Mode`.
+            recompute: Boolean. Whether its cell is one of `mode.recompute`.
             constant_inputs: Boolean. Whether nobody will ask for a gradient of
                 the inputs either.
         """
@@ -53,15 +73,16 @@ class SharedTraces:
             inputs.dtype,
             tuple(inputs.shape[1:]),
             bool(training),
-            tuple(constants),
+            mode,
             bool(recompute),
             bool(constant_inputs),
         )
         if kind not in self._functions:
-            function = _function(layer, training, constants, constant_inputs)
-            self._functions[kind] = (
-                Recomputed(function) if recompute else _traced(function)
+            function = _function(
+                layer, training, mode.constants, constant_inputs
             )
+            traced = Recomputed if recompute else _traced
+            self._functions[kind] = traced(function, mode.jit)
         statistics = layer.non_trainable_variables
         outputs, *moved = self._functions[kind](
             # Not the variables themselves, for which it is traced once more.
@@ -96,10 +117,12 @@ def _function(layer, training, constants, constant_inputs):
     return call
 
 
-def _traced(function):
+def _traced(function, jit):
     return tf.function(
         function,
         autograph=False,
+        # Not `False`, which would keep the caller from being compiled.
+        jit_compile=jit or None,
         reduce_retracing=True,
         # Kept out of line, a kind is optimised once, not at every call.
         experimental_attributes={"_noinline": True},
@@ -114,20 +137,25 @@ class Recomputed:
 
     Args:
         function: Maps tensors to a sequence of tensors.
+        jit: Boolean. Whether XLA compiles it.
     """
 
-    def __init__(self, function):
+    def __init__(self, function, jit=False):
         self.function = function
-        self._traced = _traced(function)
+        self.jit = jit
+        self._traced = _traced(function, jit)
         self._derivative = None
 
     def __call__(self, *arguments):
         @tf.custom_gradient
         def call(*arguments):
-            function = self._traced.get_concrete_function(*arguments)
-            # A tape that saw this call would trace a gradient of its own.
-            with record.stop_recording():
-                outputs = function(*arguments)
+            if tf.config.functions_run_eagerly():
+                outputs = self.function(*arguments)
+            else:
+                function = self._traced.get_concrete_function(*arguments)
+                # A tape that saw this call would trace a gradient of its own.
+                with record.stop_recording():
+                    outputs = function(*arguments)
 
             def gradient(*cotangents):
                 return self.derivative(len(outputs))(*cotangents, *arguments)
@@ -153,5 +181,5 @@ class Recomputed:
                     unconnected_gradients=tf.UnconnectedGradients.ZERO,
                 )
 
-            self._derivative = Recomputed(function)
+            self._derivative = Recomputed(function, self.jit)
         return self._derivative

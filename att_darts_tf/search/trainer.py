@@ -4,8 +4,8 @@ import keras
 import tensorflow as tf
 
 from att_darts_tf.engine import devices, losses, optimizers
-from att_darts_tf.search import bilevel, derive
-from att_darts_tf.space import blocks
+from att_darts_tf.search import bilevel, derive, tracing
+from att_darts_tf.space import blocks, search_space
 
 
 @blocks.serializable
@@ -62,8 +62,9 @@ class Search(keras.Model):
         architecture_weight_decay=1e-3,
         order="first",
         implicit="finite_difference",
-        recompute=False,
+        recompute="none",
         microbatch=0,
+        jit=False,
         **kwargs,
     ):
         """Sets both optimizers and how gradients become their directions.
@@ -82,16 +83,16 @@ class Search(keras.Model):
                 takes this project's `SGD`.
             implicit: `"finite_difference"` or `"exact"`, how the second order
                 derives the virtual step.
-            recompute: Boolean, whether gradients compute mixed layers again
-                instead of keeping their maps, which the exact second order
-                always does.
+            recompute: One of `search_space.RECOMPUTE`. The exact second
+                order always takes `"all"`.
             microbatch: Integer. Most images that are computed at once, the
                 gradients of the parts of a batch being averaged; 0 computes
                 a batch at once. Less memory; each part is normalised by
                 statistics of its own.
+            jit: Boolean, whether XLA compiles mixed layers.
             **kwargs: `run_eagerly`, as in `keras.Model.compile`.
         """
-        # XLA would spend minutes before the first step on a CPU.
+        # For the whole step XLA would spend minutes before the first one.
         super().compile(
             optimizer=weight_optimizer, **{"jit_compile": False, **kwargs}
         )
@@ -105,6 +106,7 @@ class Search(keras.Model):
         for name, value, choices in (
             ("order", order, bilevel.ORDERS),
             ("implicit", implicit, bilevel.IMPLICIT),
+            ("recompute", recompute, search_space.RECOMPUTE),
         ):
             if value not in choices:
                 raise ValueError(
@@ -121,9 +123,18 @@ class Search(keras.Model):
             )
         self.order = order
         self.implicit = implicit
-        self.recompute = recompute or (
-            order == "second" and implicit == "exact"
+        self.mode = tracing.Mode(
+            # Keeping maps it would trace each layer several times.
+            recompute="all"
+            if order == "second" and implicit == "exact"
+            else recompute,
+            jit=jit,
         )
+        if microbatch < 0 or microbatch == 1:
+            raise ValueError(
+                "`microbatch` must be 0 or at least 2, since one image has no "
+                f"batch statistics. Received: microbatch={microbatch!r}"
+            )
         self.microbatch = microbatch
         self.gradients = (
             _GradientsInParts(self.loss_at, microbatch)
@@ -243,7 +254,7 @@ class Search(keras.Model):
                 `supernet.architecture_variables`.
             batch: Images, labels and the moving statistics, tensors in the
                 order of `supernet.non_trainable_variables`.
-            constants: See `Supernet.call`.
+            constants: See `tracing.Mode`.
 
         Returns:
             A scalar; and the logits with the moving statistics after the
@@ -263,8 +274,7 @@ class Search(keras.Model):
             statistics,
             images,
             training=True,
-            constants=constants,
-            recompute=self.recompute,
+            mode=self.mode._replace(constants=tuple(constants)),
         )
         loss = losses.cross_entropy(labels, logits)
         return loss / devices.num_replicas(), (logits, moved)
@@ -314,7 +324,8 @@ class Search(keras.Model):
             "architecture_weight_decay": self.architecture_weight_decay,
             "order": self.order,
             "implicit": self.implicit,
-            "recompute": self.recompute,
+            "recompute": self.mode.recompute,
+            "jit": self.mode.jit,
             "microbatch": self.microbatch,
         }
 
@@ -325,7 +336,8 @@ class Search(keras.Model):
 class _GradientsInParts(bilevel.Gradients):
     """Gradients of a batch as averages over its parts, one after the other.
 
-    Parts are as equal as can be. Moving statistics pass from part to part.
+    Parts are as equal as can be, and none is of one image. Moving statistics
+    pass from part to part.
 
     Args:
         loss_fn: `Search.loss_at`.
@@ -339,7 +351,7 @@ class _GradientsInParts(bilevel.Gradients):
     def evaluate(self, function, weights, architecture, batch, *others):
         images, labels, statistics = batch
         total = tf.shape(images)[0]
-        count = -(-total // self.size)
+        count = tf.maximum(1, tf.minimum(-(-total // self.size), total // 2))
 
         def part(i, statistics):
             begin, end = i * total // count, (i + 1) * total // count

@@ -54,6 +54,10 @@ NUM_NODES = 4
 EDGES_PER_NODE = 2
 
 CELL_NAMES = ("normal", "reduce")
+# Cells whose mixed layers are computed again for their gradients instead of
+# kept, for less memory and more time; "large" are those before the last
+# reduction.
+RECOMPUTE = ("none", "large", "all")
 STAGE_PARAMETERS = ("alphas", "betas")
 OUTPUT_PARAMETER = "gammas"
 
@@ -82,6 +86,28 @@ def edge_index(node, source):
             f"[0, node + {NUM_INPUTS}). Received: node={node}, source={source}"
         )
     return first_edge(node) + source
+
+
+def reduction_cells(num_cells):
+    """Returns the indices of the two cells that halve the map.
+
+    Source: Liu et al., 2019, https://arxiv.org/abs/1806.09055, section 3.1.1.
+    """
+    return num_cells // 3, 2 * num_cells // 3
+
+
+def recomputed_cells(recompute, num_cells):
+    """Returns how many cells, from the first, gradients compute again.
+
+    Args:
+        recompute: String. One of `RECOMPUTE`.
+        num_cells: Integer.
+    """
+    return {
+        "none": 0,
+        "large": max(reduction_cells(num_cells)),
+        "all": num_cells,
+    }[recompute]
 
 
 def edges(nodes=NUM_NODES):

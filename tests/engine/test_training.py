@@ -219,19 +219,3 @@ def test_dataset_of_another_length_is_refused(tmp_path):
             steps_per_epoch=7,
             folder=tmp_path,
         )
-
-
-def test_model_compiled_for_xla_is_refused(tmp_path, monkeypatch):
-    # Keras takes it back where operations are deterministic.
-    monkeypatch.setattr(toy.Toy, "jit_compile", True)
-    model = toy.Toy()
-    model.compile()
-    model.jit_compile = True
-    with pytest.raises(ValueError, match="jit_compile=False"):
-        training.fit(
-            model,
-            dataset_for=toy.dataset_for,
-            epochs=1,
-            steps_per_epoch=toy.STEPS,
-            folder=tmp_path,
-        )

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from att_darts_tf.search.supernet import Supernet, reduction_cells
+from att_darts_tf.search.supernet import Supernet
 from att_darts_tf.space import search_space
 from tests.search import pairing
 
@@ -119,8 +119,8 @@ def test_a_supernet_survives_its_keras_file(tmp_path, eagerly):
 
 
 def test_reduction_cells_lie_at_a_third_and_two_thirds():
-    assert reduction_cells(8) == {2, 5}
-    assert reduction_cells(20) == {6, 13}
+    assert search_space.reduction_cells(8) == (2, 5)
+    assert search_space.reduction_cells(20) == (6, 13)
 
 
 def test_a_wrong_size_is_refused():

@@ -48,7 +48,7 @@ def gradients(layer, inputs, weights, vector, *, recompute):
                     inputs,
                     weights,
                     training=True,
-                    constants=(),
+                    mode=tracing.PLAIN,
                     recompute=recompute,
                 )
                 total = tf.reduce_sum(outputs**3)
@@ -99,8 +99,7 @@ def test_no_gradient_comes_of_inputs_that_are_constants():
             inputs,
             weights,
             training=True,
-            constants=(bilevel.WEIGHTS,),
-            recompute=False,
+            mode=tracing.Mode(constants=(bilevel.WEIGHTS,)),
             constant_inputs=True,
         )
         total = tf.reduce_sum(outputs**3)

@@ -180,6 +180,13 @@ def test_fit_reports_both_losses_and_builds_no_further_slots(search):
 def test_a_search_survives_its_keras_file_with_both_optimizers(
     search, tmp_path
 ):
+    search.compile(
+        search.optimizer,
+        search.architecture_optimizer,
+        recompute="large",
+        microbatch=3,
+        jit=True,
+    )
     search.save(tmp_path / "search.keras")
     loaded = keras.saving.load_model(tmp_path / "search.keras")
     for mine, theirs in (
@@ -191,6 +198,8 @@ def test_a_search_survives_its_keras_file_with_both_optimizers(
         for old, new in zip(mine.variables, theirs.variables, strict=True):
             np.testing.assert_array_equal(old.numpy(), new.numpy(), old.path)
     assert loaded.genotype() == search.genotype()
+    assert (loaded.mode, loaded.microbatch) == (search.mode, 3)
+    assert (search.mode.recompute, search.mode.jit) == ("large", True)
 
 
 def test_a_plain_batch_is_refused_with_the_remedy(search):
@@ -232,10 +241,9 @@ def test_both_second_orders_agree_where_no_kink_is_crossed(monkeypatch):
     "options",
     [
         {"order": "first"},
-        {"order": "first", "microbatch": 3, "recompute": True},
+        {"order": "first", "microbatch": 3, "recompute": "large"},
         {"order": "second"},
         {"order": "second", "implicit": "exact"},
-        {"order": "second", "implicit": "exact", "microbatch": 3},
     ],
 )
 def test_a_traced_step_equals_one_that_is_run_step_by_step(options):
@@ -244,7 +252,9 @@ def test_a_traced_step_equals_one_that_is_run_step_by_step(options):
         tf.config.run_functions_eagerly(eagerly)
         keras.utils.set_random_seed(0)
         # One cell is a reduction cell: nothing reads `alphas_normal`.
-        supernet = Supernet(3, "no_attention", 2, 1, dtype="float64")
+        # "large" is nothing of one cell.
+        cells = 3 if options.get("recompute") == "large" else 1
+        supernet = Supernet(3, "no_attention", 2, cells, dtype="float64")
         supernet.build((None, 8, 8, 1))
         search = Search(supernet)
         search.compile(
@@ -356,3 +366,55 @@ def test_a_batch_in_one_part_is_the_whole_batch(search, options):
         gradient(microbatch=4), gradient(), strict=True
     ):
         np.testing.assert_array_equal(received, expected)
+
+
+@pytest.mark.parametrize(
+    ("recompute", "cells"), [("none", 0), ("large", 4), ("all", 6)]
+)
+def test_the_cells_that_are_computed_again(recompute, cells, monkeypatch):
+    asked = []
+
+    def call(layer, inputs, weights, *, recompute, **others):
+        asked.append(recompute)
+        return layer(inputs, weights)
+
+    supernet = Supernet(3, "no_attention", 2, 6)
+    supernet.build((None, 8, 8, 1))
+    monkeypatch.setattr(supernet.cells[0].traces, "call", call)
+    search = Search(supernet)
+    search.compile(
+        optimizers.SGD(0.1), optimizers.Adam(0.01), recompute=recompute
+    )
+    images, _ = batch(0)
+    supernet(images, training=True, mode=search.mode)
+    # A layer for each of five states in every cell.
+    assert asked == [True] * 5 * cells + [False] * 5 * (6 - cells)
+
+
+def test_no_part_of_a_batch_is_a_single_image(search):
+    search.compile(
+        search.optimizer, search.architecture_optimizer, microbatch=2
+    )
+    sizes = []
+
+    def record(weights, architecture, batch, *others):
+        sizes.append(int(tf.shape(batch[0])[0]))
+        return [], [], tf.constant(0.0), (tf.zeros((sizes[-1], 3)), [])
+
+    images, labels = batch(0)
+    for size, parts in ((1, [1]), (2, [2]), (3, [3]), (4, [2, 2])):
+        sizes.clear()
+        search.gradients.evaluate(
+            record, [], [], (images[:size], labels[:size], [])
+        )
+        assert sizes == parts
+
+
+@pytest.mark.parametrize("microbatch", [-1, 1])
+def test_parts_of_one_image_are_refused(search, microbatch):
+    with pytest.raises(ValueError, match="at least 2"):
+        search.compile(
+            search.optimizer,
+            search.architecture_optimizer,
+            microbatch=microbatch,
+        )
