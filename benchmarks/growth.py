@@ -189,11 +189,13 @@ def draw(measured, file):
                 axis.set_xticks(
                     range(len(values)), values, rotation=30, ha="right"
                 )
-            axis.set_ylim(bottom=0)
             axis.grid(axis="y", alpha=0.3)
             if column == 0:
                 axis.set_ylabel(title)
         axes[-1, column].set_xlabel(name)
+    # Rows share their heights, so only now the highest is known.
+    for axis in axes[:, 0]:
+        axis.set_ylim(bottom=0)
     figure.suptitle(
         "A search step: 16 channels, 8 cells, batch 16, after_every, first "
         "order, but for what an axis says"
