@@ -109,15 +109,18 @@ def check(config: ml_collections.ConfigDict) -> str:
         other = config.copy_and_resolve_references().unlock()
         other.search.update(changes)
         if estimate(other) <= free:
-            flags = [f"--config.search.{k}={v}" for k, v in changes.items()]
-            remedies.append(f"{' '.join(flags)} ({estimate(other):.1f} GB)")
+            given = [f"--config.search.{k}={v}" for k, v in changes.items()]
+            remedies.append(
+                f"give {' '.join(given)} ({estimate(other):.1f} GB)"
+            )
     remedies.append(
         "lower config.search.batch_size, config.search.channels or "
         "config.search.cells"
     )
     raise UsageError(
         f"Expected a search that fits the {free:.1f} GB of memory that are "
-        f"free. Received: one that takes {about}. Give " + " or ".join(remedies)
+        f"free. Received: one that takes {about}. To fit it, "
+        + " or ".join(remedies)
     )
 
 
