@@ -1,21 +1,12 @@
 """What this machine has, and how long a small search step takes on it."""
 
-import importlib.metadata
 import os
 import platform
 import time
 
-from att_darts_tf import settings, startup
+from att_darts_tf import lineage, settings, startup
 from att_darts_tf.search import memory
 
-PACKAGES = (
-    "att-darts-tf",
-    "tensorflow",
-    "keras",
-    "numpy",
-    "tensorflow-datasets",
-    "kfp",
-)
 CELLS, CHANNELS, BATCH, SIDE = 3, 8, 16, 32
 STEPS = 3
 
@@ -23,7 +14,7 @@ STEPS = 3
 def examine():
     """Yields lines: versions, devices, memory, and the time of a step."""
     yield f"Python {platform.python_version()} on {platform.platform()}"
-    yield ", ".join(map(_version, PACKAGES))
+    yield ", ".join(" ".join(each) for each in lineage.versions().items())
     startup.load_tensorflow()
     yield from _devices()
     free = memory.available()
@@ -42,13 +33,6 @@ def examine():
         f"  {first:.1f} s for the first, which holds the tracing; then "
         f"{min(steps):.2f} s (of {STEPS}, the slowest {max(steps):.2f} s)"
     )
-
-
-def _version(name):
-    try:
-        return f"{name} {importlib.metadata.version(name)}"
-    except importlib.metadata.PackageNotFoundError:
-        return f"{name} not installed"
 
 
 def _devices():

@@ -39,8 +39,13 @@ class Layout:
         """Returns the file that describes the prepared images."""
         return self.data / "dataset.json"
 
+    @property
+    def searches(self) -> pathlib.Path:
+        """Returns the folder of all searches, which the first one makes."""
+        return self.root / "search"
+
     def search(self, seed: int) -> pathlib.Path:
-        return self.root / "search" / f"seed-{seed}"
+        return self.searches / f"seed-{seed}"
 
     def found(self, seed: int) -> pathlib.Path:
         """Returns the file of the cells that a search found."""
@@ -100,8 +105,8 @@ def claim(root: str, config: ml_collections.ConfigDict) -> Iterator[Layout]:
 
     A new work directory records its configuration; one that another
     configuration made is refused, but for settings of a search that has not
-    begun. If the first command fails on a mistake of
-    the user's, the record goes again, so that the mended command is welcome.
+    begun. If the first command fails on a mistake of the user's, the record
+    goes again, so that the mended command is welcome.
 
     Args:
         root: Path of the work directory, which is made if absent.
@@ -114,7 +119,7 @@ def claim(root: str, config: ml_collections.ConfigDict) -> Iterator[Layout]:
             _record(layout, config)
         else:
             _compare(layout, config)
-            if not (layout.root / "search").exists():
+            if not layout.searches.exists():
                 _record(layout, config)
         try:
             yield layout
@@ -158,7 +163,7 @@ def _compare(layout: Layout, config: ml_collections.ConfigDict) -> None:
         )
     )
     received = dict(settings.flatten(workdir.plain(config)))
-    searched = (layout.root / "search").exists()
+    searched = layout.searches.exists()
     for name in [*received, *found]:
         if name.startswith("search.") and not searched:
             continue

@@ -68,7 +68,7 @@ def _write(folder, stage, made_from, result_file) -> dict:
         "stage": stage,
         "made_from": made_from,
         "result": result,
-        "packages": _versions(),
+        "packages": versions(),
         "machine": {
             "python": platform.python_version(),
             "system": platform.system(),
@@ -79,12 +79,13 @@ def _write(folder, stage, made_from, result_file) -> dict:
     return record
 
 
-def _versions() -> dict[str, str]:
-    versions = {}
+def versions() -> dict[str, str]:
+    """Returns the versions of what is installed and computes a result."""
+    found = {}
     for name in _DISTRIBUTIONS:
         try:
-            versions[name] = importlib.metadata.version(name)
+            found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             # An extra that is not installed took no part.
             continue
-    return versions
+    return found

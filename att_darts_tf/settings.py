@@ -66,9 +66,8 @@ def _share(*, zero: bool) -> Rule:
     first = "at least 0" if zero else "above 0"
     return Rule(
         f"a number {first} and below 1",
-        lambda value: (
-            _is_number(value) and (0 <= value < 1 if zero else 0 < value < 1)
-        ),
+        lambda value: _is_number(value)
+        and (0 <= value < 1 if zero else 0 < value < 1),
     )
 
 
@@ -92,28 +91,22 @@ _OPTIONAL_TEXT = Rule(
 )
 _PIXELS = Rule(
     "two integers of at least 8",
-    lambda value: (
-        isinstance(value, tuple)
-        and len(value) == 2
-        and all(_is_integer(side) and side >= 8 for side in value)
-    ),
+    lambda value: isinstance(value, tuple)
+    and len(value) == 2
+    and all(_is_integer(side) and side >= 8 for side in value),
 )
 _SEEDS = Rule(
     "one or more different integers from 0 to 2**31 - 1",
-    lambda value: (
-        isinstance(value, tuple)
-        and len(value) > 0
-        and all(_is_integer(seed) and 0 <= seed < 2**31 for seed in value)
-        and len(set(value)) == len(value)
-    ),
+    lambda value: isinstance(value, tuple)
+    and len(value) > 0
+    and all(_is_integer(seed) and 0 <= seed < 2**31 for seed in value)
+    and len(set(value)) == len(value),
 )
 _BETAS = Rule(
     "two numbers of at least 0 and below 1",
-    lambda value: (
-        isinstance(value, tuple)
-        and len(value) == 2
-        and all(_is_number(beta) and 0 <= beta < 1 for beta in value)
-    ),
+    lambda value: isinstance(value, tuple)
+    and len(value) == 2
+    and all(_is_number(beta) and 0 <= beta < 1 for beta in value),
 )
 
 
@@ -276,7 +269,9 @@ def load(text: str) -> ml_collections.ConfigDict:
         name, _, variant = text.partition(":")
         if name not in shipped():
             raise _with_hint(
-                registry.unknown_name("configuration", tuple(shipped()), name),
+                registry.unknown_name(
+                    "configuration", tuple(shipped()), name
+                ),
                 "Or give the path of a FILE.py",
             )
         module = importlib.import_module(f"{SHIPPED}.{name}")
@@ -284,7 +279,9 @@ def load(text: str) -> ml_collections.ConfigDict:
         config = module.get_config(variant or "")
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         # What a configuration file of the user's raises is the user's to mend.
-        raise UsageError(f"--config={text}: {_one_line(error)}") from error
+        raise UsageError(
+            f"--config={text}: {_one_line(error)}"
+        ) from error
     if not isinstance(config, ml_collections.ConfigDict):
         raise UsageError(
             f"--config={text}: expected get_config to return an "

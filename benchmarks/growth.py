@@ -104,10 +104,7 @@ def main():
     for setting in (*settings, *OTHERS):
         if find(read(file), setting):
             continue
-        flags = [
-            f"--{name}" if value is True else f"--{name}={value}"
-            for name, value in setting.items()
-        ]
+        flags = [f"--{name}={value}" for name, value in setting.items()]
         output = subprocess.run(
             [
                 sys.executable,
@@ -130,7 +127,7 @@ def main():
             f"{figures['peak_memory_gb']} GB",
             flush=True,
         )
-    draw(read(file), folder / "steps.png")
+    draw(read(file)).savefig(folder / "steps.png", dpi=80)
     print(table(read(file)))
 
 
@@ -160,21 +157,17 @@ def table(measured):
     return "\n".join(lines)
 
 
-def draw(measured, file):
-    """Draws seconds, memory and the wait before the first step."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+def draw(measured):
+    """Returns a figure of seconds, memory and the wait for the first step."""
+    from matplotlib import figure as figures
 
     rows = {
         "seconds a step": lambda f: f["seconds_per_step"]["median"],
         "seconds to the first step": lambda f: f["seconds_to_first_step"],
         "peak memory, GB": lambda f: f["peak_memory_gb"],
     }
-    figure, axes = pyplot.subplots(
-        len(rows), len(VARIED), figsize=(17, 9), sharey="row"
-    )
+    figure = figures.Figure(figsize=(17, 9))
+    axes = figure.subplots(len(rows), len(VARIED), sharey="row")
     for column, (name, values) in enumerate(VARIED.items()):
         found = [find(measured, setting_of(name, each)) for each in values]
         for axis, (title, figure_of) in zip(
@@ -201,7 +194,7 @@ def draw(measured, file):
         "order, but for what an axis says"
     )
     figure.tight_layout()
-    figure.savefig(file, dpi=80)
+    return figure
 
 
 if __name__ == "__main__":

@@ -24,20 +24,20 @@ def test_every_benchmark_is_run_here():
     assert files - {"measure", "growth"} == set(SMALL)
 
 
-def test_growth_is_drawn_of_all_that_it_says_to_have_measured(tmp_path):
+def test_growth_shows_all_that_it_says_to_have_measured():
     measured = growth.read(ROOT / "docs/growth/steps.jsonl")
-    growth.draw(measured, tmp_path / "steps.png")
-    assert (tmp_path / "steps.png").stat().st_size > 10_000
     lines = growth.table(measured).splitlines()[2:]
-    assert len(lines) == sum(map(len, growth.VARIED.values())) + len(
-        growth.OTHERS
-    )
-    # Twice the images take about twice the time.
-    seconds = [
-        growth.find(measured, {"batch": batch})["seconds_per_step"]["median"]
-        for batch in (16, 32)
-    ]
-    assert 1.5 < seconds[1] / seconds[0] < 2.5
+    points = sum(map(len, growth.VARIED.values()))
+    assert len(lines) == points + len(growth.OTHERS)
+    drawn = 0
+    for axis in growth.draw(measured).axes:
+        heights = [y for line in axis.lines for y in line.get_ydata()]
+        heights += [bar.get_height() for bar in axis.patches]
+        low, high = axis.get_ylim()
+        assert low == 0 < min(heights) <= max(heights) <= high
+        drawn += len(heights)
+    # Three rows of them.
+    assert drawn == 3 * points
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -14,6 +14,8 @@ from att_darts_tf.network import trainer
 from att_darts_tf.search import run
 from att_darts_tf.space import published
 
+# What a file of the model says of XLA.
+SAVED = {"search": {"jit": True}, "network": {"jit_compile": True}}
 SHAPE, CLASSES = (16, 16, 3), 4
 
 
@@ -39,6 +41,8 @@ def make(kind, location="after_every", **engine):
     keras.utils.set_random_seed(0)
     if kind == "search":
         config.search.cells, config.search.channels = 1, 4
+        # Of one cell "large" is none.
+        config.search.recompute = "all"
         config.space.location = location
         return run.make_search(config, image_shape=SHAPE, num_classes=CLASSES)
     config.network.cells, config.network.channels = 3, 4
@@ -78,10 +82,26 @@ def test_lower_precision_keeps_weights_and_follows_the_full(kind, eagerly):
     assert losses != expected
 
 
+def is_compiled(model, kind):
+    """Whether XLA compiles what the option is about."""
+    if kind == "network":
+        return model.jit_compile
+    kinds = model.supernet.cells[0].traces._functions.values()
+    traced = [getattr(each, "_traced", each) for each in kinds]
+    return all(
+        concrete.function_def.attr["_XlaMustCompile"].b
+        for each in traced
+        for concrete in each._list_all_concrete_functions()
+    )
+
+
 @pytest.mark.parametrize("kind", ["search", "network"])
 def test_compiled_by_xla_it_is_the_same_training(kind):
     location = "no_attention"
-    losses, values = train(make(kind, location, jit=True), kind)
+    model = make(kind, location, jit=True)
+    losses, values = train(model, kind)
+    assert is_compiled(model, kind)
+    assert model.get_compile_config().items() >= SAVED[kind].items()
     expected_losses, expected = train(make(kind, location), kind)
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-4)
     for ours, theirs in zip(values, expected, strict=True):

@@ -35,7 +35,7 @@ ALLOWED = {
     "settings": {"errors", "space"},
     "layout": {"errors", "engine", "settings"},
     "lineage": {"errors", "engine"},
-    "doctor": {"engine", "search", "settings", "startup"},
+    "doctor": {"engine", "lineage", "search", "settings", "startup"},
     "summary": {"errors", "engine", "layout"},
 }
 RUNNERS = set(ALLOWED) - {"configs"}

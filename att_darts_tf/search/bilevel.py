@@ -63,10 +63,10 @@ class Gradients:
     def __init__(self, loss_fn):
         self.loss_fn = loss_fn
         self._traced = {
-            sources: _traced(self._derived(sources))
+            sources: traced(self._derived(sources))
             for sources in ((WEIGHTS,), (ARCHITECTURE,), SOURCES)
         }
-        self._mixed = _traced(self._derived_twice)
+        self._mixed = traced(self._derived_twice)
 
     def evaluate(self, function, weights, architecture, batch, *others):
         """Calls one of the traced functions.
@@ -153,10 +153,20 @@ class Gradients:
         return [], products, loss, rest
 
 
-def _traced(function):
+def traced(function, *, jit=False):
+    """Returns a `tf.function` whose calls are kept out of line.
+
+    The graph holds it once, however often it is called.
+
+    Args:
+        function: Function of tensors.
+        jit: Boolean. Whether XLA compiles it.
+    """
     return tf.function(
         function,
         autograph=False,
+        # Not `False`, which would keep the caller from being compiled.
+        jit_compile=jit or None,
         reduce_retracing=True,
         experimental_attributes={"_noinline": True},
     )

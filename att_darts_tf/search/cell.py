@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from att_darts_tf.search.mixed import MixedBundle, PlainMixedBundle
-from att_darts_tf.search.tracing import PLAIN, SharedTraces
+from att_darts_tf.search.tracing import DEFAULT_MODE, SharedTraces
 from att_darts_tf.space import blocks, search_space
 
 
@@ -124,7 +124,7 @@ class SearchCell(keras.layers.Layer):
         states,
         weights,
         training=False,
-        mode=PLAIN,
+        mode=DEFAULT_MODE,
         recompute=False,
         num_constant=0,
     ):

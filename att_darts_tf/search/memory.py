@@ -16,7 +16,8 @@ from att_darts_tf.errors import UsageError
 from att_darts_tf.space import search_space
 
 # Maps of an edge that a candidate keeps for its gradient, counted in the
-# traced functions of `mixed.MixedBundle`; all share `_SHARED`.
+# traced functions of `mixed.MixedBundle` without those that are copies in name
+# only; all share `_SHARED`.
 _KEPT = {
     "sep_conv_3x3": 6.0,
     "sep_conv_5x5": 7.0,

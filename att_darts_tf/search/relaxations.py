@@ -153,12 +153,19 @@ def products(pairs):
     for each, vectors in pairs:
         edges, joint = each.shape[-1], vectors.shape[-1]
         own = np.repeat(np.eye(edges), joint // edges, axis=1)
-        rows.append(vectors[:, None] * tf.constant(own, vectors.dtype))
+        rows.append(
+            tf.expand_dims(vectors, 1) * tf.constant(own, vectors.dtype)
+        )
     outputs = tf.matmul(
         tf.reshape(positions, (-1, height * width, count)),
         tf.concat(rows, 1),
     )
     return tf.reshape(outputs, (-1, height, width, outputs.shape[-1]))
+
+
+def at_every_position(vectors):
+    """Shapes `(batch, edges * channels)` to broadcast over positions."""
+    return tf.reshape(vectors, (-1, 1, 1, vectors.shape[-1]))
 
 
 class Attended(NamedTuple):
@@ -195,14 +202,11 @@ def attend(maps, attended):
     # Vectors first: a sum with a mask is a sum of whole maps.
     if vectors:
         vector = sum(vectors[1:], vectors[0])
-        if pairs:
-            ones = tf.ones_like(pairs[0][0][..., :1])
-            vector = tf.broadcast_to(
-                vector, (tf.shape(maps)[0], vector.shape[-1])
-            )
-            pairs.append((ones, vector))
+        if pairs and vector.shape[0] != 1:
+            shape = (tf.shape(maps)[0], *maps.shape[1:3], 1)
+            pairs.append((tf.ones(shape, maps.dtype), vector))
         else:
-            masks.append(vector[:, None, None])
+            masks.append(at_every_position(vector))
     if pairs:
         masks.append(products(pairs))
     if masks:
@@ -545,7 +549,7 @@ class BottleneckAttentionBundle(AttentionBundle):
         spatial = self.convolve(values, "spatial_excite", spatial)
         weights = tf.reshape(weights, (1, -1))
         gate = tf.sigmoid(products([(spatial, channel)]))
-        return Attended([weights], masks=[gate * weights[:, None, None]])
+        return Attended([weights], masks=[gate * at_every_position(weights)])
 
 
 class ConvolutionalBlockAttentionBundle(AttentionBundle):
@@ -576,7 +580,7 @@ class ConvolutionalBlockAttentionBundle(AttentionBundle):
             for pooled in (average, largest)
         )
         gate = tf.sigmoid(gate)
-        gated = by_edge(maps * gate[:, None, None], edges)
+        gated = by_edge(maps * at_every_position(gate), edges)
         summary = tf.concat(
             [
                 blocks.largest(gated, -1),

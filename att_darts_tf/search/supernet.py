@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from att_darts_tf.search import bilevel
 from att_darts_tf.search.cell import SearchCell
-from att_darts_tf.search.tracing import PLAIN, SharedTraces
+from att_darts_tf.search.tracing import DEFAULT_MODE, SharedTraces
 from att_darts_tf.space import blocks, search_space
 
 STEM_MULTIPLIER = 3
@@ -121,7 +121,7 @@ class Supernet(keras.Model):
             self.num_classes, shapes[1][-1], dtype=policy, name="classifier"
         )
 
-    def call(self, images, training=False, mode=PLAIN):
+    def call(self, images, training=False, mode=DEFAULT_MODE):
         """Returns the logits.
 
         Args:

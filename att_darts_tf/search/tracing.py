@@ -28,7 +28,7 @@ class Mode(NamedTuple):
     jit: bool = False
 
 
-PLAIN = Mode()
+DEFAULT_MODE = Mode()
 
 
 class SharedTraces:
@@ -81,8 +81,8 @@ class SharedTraces:
             function = _function(
                 layer, training, mode.constants, constant_inputs
             )
-            traced = Recomputed if recompute else _traced
-            self._functions[kind] = traced(function, mode.jit)
+            traced = Recomputed if recompute else bilevel.traced
+            self._functions[kind] = traced(function, jit=mode.jit)
         statistics = layer.non_trainable_variables
         outputs, *moved = self._functions[kind](
             # Not the variables themselves, for which it is traced once more.
@@ -117,18 +117,6 @@ def _function(layer, training, constants, constant_inputs):
     return call
 
 
-def _traced(function, jit):
-    return tf.function(
-        function,
-        autograph=False,
-        # Not `False`, which would keep the caller from being compiled.
-        jit_compile=jit or None,
-        reduce_retracing=True,
-        # Kept out of line, a kind is optimised once, not at every call.
-        experimental_attributes={"_noinline": True},
-    )
-
-
 class Recomputed:
     """A traced function that keeps nothing but its arguments.
 
@@ -140,10 +128,10 @@ class Recomputed:
         jit: Boolean. Whether XLA compiles it.
     """
 
-    def __init__(self, function, jit=False):
+    def __init__(self, function, *, jit):
         self.function = function
         self.jit = jit
-        self._traced = _traced(function, jit)
+        self._traced = bilevel.traced(function, jit=jit)
         self._derivative = None
 
     def __call__(self, *arguments):
@@ -181,5 +169,5 @@ class Recomputed:
                     unconnected_gradients=tf.UnconnectedGradients.ZERO,
                 )
 
-            self._derivative = Recomputed(function, self.jit)
+            self._derivative = Recomputed(function, jit=self.jit)
         return self._derivative

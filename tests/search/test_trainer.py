@@ -241,7 +241,7 @@ def test_both_second_orders_agree_where_no_kink_is_crossed(monkeypatch):
     "options",
     [
         {"order": "first"},
-        {"order": "first", "microbatch": 3, "recompute": "large"},
+        {"order": "first", "microbatch": 3, "recompute": "all"},
         {"order": "second"},
         {"order": "second", "implicit": "exact"},
     ],
@@ -252,9 +252,7 @@ def test_a_traced_step_equals_one_that_is_run_step_by_step(options):
         tf.config.run_functions_eagerly(eagerly)
         keras.utils.set_random_seed(0)
         # One cell is a reduction cell: nothing reads `alphas_normal`.
-        # "large" is nothing of one cell.
-        cells = 3 if options.get("recompute") == "large" else 1
-        supernet = Supernet(3, "no_attention", 2, cells, dtype="float64")
+        supernet = Supernet(3, "no_attention", 2, 1, dtype="float64")
         supernet.build((None, 8, 8, 1))
         search = Search(supernet)
         search.compile(
@@ -368,27 +366,46 @@ def test_a_batch_in_one_part_is_the_whole_batch(search, options):
         np.testing.assert_array_equal(received, expected)
 
 
+def calls_of(search, monkeypatch, **mode):
+    """Returns what is asked of every mixed layer in a pass, in order."""
+    asked = []
+
+    def call(layer, inputs, weights, **options):
+        asked.append(options)
+        return layer(inputs, weights)
+
+    cells = search.supernet.cells
+    monkeypatch.setattr(cells[0].traces, "call", call)
+    images, _ = batch(0)
+    search.supernet(images, training=True, mode=search.mode._replace(**mode))
+    return asked
+
+
 @pytest.mark.parametrize(
     ("recompute", "cells"), [("none", 0), ("large", 4), ("all", 6)]
 )
 def test_the_cells_that_are_computed_again(recompute, cells, monkeypatch):
-    asked = []
-
-    def call(layer, inputs, weights, *, recompute, **others):
-        asked.append(recompute)
-        return layer(inputs, weights)
-
     supernet = Supernet(3, "no_attention", 2, 6)
     supernet.build((None, 8, 8, 1))
-    monkeypatch.setattr(supernet.cells[0].traces, "call", call)
     search = Search(supernet)
     search.compile(
         optimizers.SGD(0.1), optimizers.Adam(0.01), recompute=recompute
     )
-    images, _ = batch(0)
-    supernet(images, training=True, mode=search.mode)
+    asked = [each["recompute"] for each in calls_of(search, monkeypatch)]
     # A layer for each of five states in every cell.
     assert asked == [True] * 5 * cells + [False] * 5 * (6 - cells)
+
+
+@pytest.mark.parametrize("constants", [(), *((s,) for s in bilevel.SOURCES)])
+def test_layers_that_architecture_weights_do_not_reach(
+    constants, search, monkeypatch
+):
+    calls = calls_of(search, monkeypatch, constants=constants)
+    asked = [each["constant_inputs"] for each in calls]
+    # Both inputs of the first cell are the stem, and one of the second.
+    first, second, third = [1, 1, 0, 0, 0], [1, 0, 0, 0, 0], [0] * 5
+    reached = constants != (bilevel.WEIGHTS,)
+    assert asked == ([0] * 15 if reached else first + second + third)
 
 
 def test_no_part_of_a_batch_is_a_single_image(search):
