@@ -128,10 +128,10 @@ def _network_settings(section: str) -> dict[str, Setting]:
         f"{section}.epochs": Setting("passes over the images", _integer(1)),
         f"{section}.batch_size": Setting("images in a step", _integer(1)),
         f"{section}.learning_rate": Setting(
-            "rate of SGD in the first epoch, then a cosine", _above(0)
+            "rate of SGD in the first epoch", _above(0)
         ),
         f"{section}.final_learning_rate": Setting(
-            "rate that the cosine ends at", _at_least(0)
+            "rate that SGD ends at", _at_least(0)
         ),
         f"{section}.momentum": Setting("momentum of SGD", _share(zero=True)),
         f"{section}.weight_decay": Setting(
@@ -226,6 +226,18 @@ SETTINGS: dict[str, Setting] = {
 for _section in ("selection", "network"):
     SETTINGS |= _network_settings(_section)
     SETTINGS |= {
+        f"{_section}.stem": Setting(
+            "first convolutions, for small images or for those of ImageNet",
+            _one_of(("small", "imagenet")),
+        ),
+        f"{_section}.schedule": Setting(
+            "how the rate falls from epoch to epoch",
+            _one_of(("cosine", "exponential")),
+        ),
+        f"{_section}.label_smoothing": Setting(
+            "share of each label that is spread over all classes",
+            _share(zero=True),
+        ),
         f"{_section}.auxiliary_weight": Setting(
             "weight of the auxiliary head's loss; 0 builds none", _at_least(0)
         ),
@@ -332,6 +344,14 @@ def validate(config: ml_collections.ConfigDict) -> None:
             f"away. Received: {config.engine.precision}. Give "
             "--config.search.implicit=exact or --config.search.order=first"
         )
+    for section in ("selection", "network"):
+        recipe = config[section]
+        if recipe.schedule == "exponential" and not recipe.final_learning_rate:
+            raise UsageError(
+                f"Expected config.{section}.final_learning_rate above 0 beside "
+                f"config.{section}.schedule=exponential, which never reaches "
+                f"0. Received: 0. Give --config.{section}.final_learning_rate="
+            )
     if config.network.cell:
         published.resolve(config.network.cell)
 

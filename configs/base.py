@@ -92,13 +92,20 @@ def training(epochs):
     return ml_collections.ConfigDict({
         "cells": 20,
         "channels": 36,
+        # "small" for images as of CIFAR; "imagenet" divides sizes by 8 first.
+        "stem": "small",
         "epochs": epochs,
         "batch_size": 96,
+        # SGD, from the first rate to the last: on a "cosine" per epoch, or
+        # "exponential", by the same factor every epoch.
+        "schedule": "cosine",
         "learning_rate": 0.025,
         "final_learning_rate": 0.0,
         "momentum": 0.9,
         "weight_decay": 3e-4,
         "clip_norm": 5.0,
+        # Share of each label that is spread over all classes.
+        "label_smoothing": 0.0,
         # Loss weight of the auxiliary head; 0 builds none.
         "auxiliary_weight": 0.4,
         # Drop-path probability reached after the last epoch.

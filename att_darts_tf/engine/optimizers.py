@@ -177,6 +177,20 @@ def cosine_rate(epoch, *, epochs, first, last):
     return last + (first - last) * (1 + math.cos(math.pi * epoch / epochs)) / 2
 
 
+def exponential_rate(epoch, *, epochs, first, last):
+    """Returns the learning rate of an epoch that falls by a constant factor.
+
+    The factor is `(last / first) ** (1 / epochs)`.
+
+    Args:
+        epoch: As in `cosine_rate`, like the rest.
+        epochs: Integer.
+        first: Float, above 0.
+        last: Float, above 0.
+    """
+    return first * (last / first) ** (epoch / epochs)
+
+
 def _correction(beta, step):
     # `1 - beta**step` loses five digits in float32 for beta near 1.
     return -ops.expm1(step * (math.log(beta) if beta else -math.inf))

@@ -373,6 +373,7 @@ class Network(keras.Model):
         clip_norm=5.0,
         weight_decay=3e-4,
         auxiliary_weight=0.4,
+        label_smoothing=0.0,
         **kwargs,
     ):
         """Prepares a built network for `fit` and `evaluate`.
@@ -383,6 +384,8 @@ class Network(keras.Model):
                 `None`.
             weight_decay: Float, added to the clipped gradient as an L2 term.
             auxiliary_weight: Float. Share of the auxiliary head's loss.
+            label_smoothing: Float, as in `losses.cross_entropy`; training's
+                alone.
             **kwargs: `run_eagerly`, `steps_per_execution` and `jit_compile`
                 (`False` if not given), as in `keras.Model.compile`.
         """
@@ -398,6 +401,7 @@ class Network(keras.Model):
         self.clip_norm = clip_norm
         self.weight_decay = weight_decay
         self.auxiliary_weight = auxiliary_weight
+        self.label_smoothing = label_smoothing
 
     def get_compile_config(self):
         if not self.compiled:
@@ -407,6 +411,7 @@ class Network(keras.Model):
             "clip_norm": self.clip_norm,
             "weight_decay": self.weight_decay,
             "auxiliary_weight": self.auxiliary_weight,
+            "label_smoothing": self.label_smoothing,
             "jit_compile": self.jit_compile,
         }
 
@@ -419,9 +424,9 @@ class Network(keras.Model):
         with tf.GradientTape() as tape:
             outputs = self(images, training=True, auxiliary=self.auxiliary)
             logits, *auxiliary = outputs if self.auxiliary else [outputs]
-            loss = losses.cross_entropy(labels, logits)
+            loss = self._training_loss(labels, logits)
             for auxiliary_logits in auxiliary:
-                loss += self.auxiliary_weight * losses.cross_entropy(
+                loss += self.auxiliary_weight * self._training_loss(
                     labels, auxiliary_logits
                 )
             share = loss / devices.num_replicas()
@@ -477,6 +482,11 @@ class Network(keras.Model):
     @classmethod
     def from_config(cls, config):
         return cls(**config)
+
+    def _training_loss(self, labels, logits):
+        return losses.cross_entropy(
+            labels, logits, smoothing=self.label_smoothing
+        )
 
     def _draw_keep(self, batch):
         # One draw a step for all edges: each is a column.

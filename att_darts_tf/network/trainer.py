@@ -10,6 +10,11 @@ from att_darts_tf.engine import callbacks, devices, optimizers, training
 from att_darts_tf.network.network import Network
 from att_darts_tf.space.genotype import Genotype
 
+_SCHEDULES = {
+    "cosine": optimizers.cosine_rate,
+    "exponential": optimizers.exponential_rate,
+}
+
 
 class DropPathSchedule(keras.callbacks.Callback):
     """Raises drop path's probability in proportion to the epochs done.
@@ -38,6 +43,7 @@ def make_network(
         cells=recipe.cells,
         auxiliary=recipe.auxiliary_weight > 0,
         drop_path=recipe.drop_path,
+        stem=recipe.stem,
         dtype=config.engine.precision,
     )
     network.compile(
@@ -45,6 +51,7 @@ def make_network(
         clip_norm=recipe.clip_norm,
         weight_decay=recipe.weight_decay,
         auxiliary_weight=recipe.auxiliary_weight,
+        label_smoothing=recipe.label_smoothing,
         jit_compile=config.engine.jit,
     )
     return network
@@ -96,7 +103,7 @@ def train(
         )
 
     def rate(epoch):
-        return optimizers.cosine_rate(
+        return _SCHEDULES[recipe.schedule](
             epoch,
             epochs=recipe.epochs,
             first=recipe.learning_rate,

@@ -99,6 +99,7 @@ def _import_network(state, genotype, size, folder, recipe):
         clip_norm=recipe.clip_norm,
         weight_decay=recipe.weight_decay,
         auxiliary_weight=recipe.auxiliary_weight,
+        label_smoothing=recipe.label_smoothing,
     )
     network_module.save(network, folder.path / "model.keras")
     return {

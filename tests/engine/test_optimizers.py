@@ -141,6 +141,17 @@ def test_cosine_rate_begins_at_first_and_ends_one_step_above_last():
     assert rates == sorted(rates, reverse=True)
 
 
+def test_exponential_rate_falls_by_one_factor():
+    # ImageNet's recipe: 0.97 an epoch.
+    last = 0.1 * 0.97**250
+    rates = [
+        optimizers.exponential_rate(epoch, epochs=250, first=0.1, last=last)
+        for epoch in range(250)
+    ]
+    expected = 0.1 * np.cumprod([1.0] + 249 * [0.97])
+    np.testing.assert_allclose(rates, expected, rtol=1e-10)
+
+
 @pytest.mark.parametrize("momentum", [-0.1, 1.0])
 def test_momentum_outside_its_range_is_refused(momentum):
     with pytest.raises(ValueError, match=r"`momentum` must lie in \[0, 1\)"):

@@ -154,13 +154,15 @@ def test_network_from_a_file_trains_on_as_the_original_would(tmp_path):
         np.testing.assert_allclose(one.value, other.value, rtol=1e-6, atol=1e-7)
 
 
-def test_step_clips_decays_and_weighs_the_auxiliary_loss():
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_step_clips_decays_smooths_and_weighs_the_auxiliary_loss(smoothing):
     network = tiny(auxiliary=True)
     network.compile(
         optimizers.SGD(0.5, momentum=0.9),
         clip_norm=0.1,
         weight_decay=0.25,
         auxiliary_weight=0.4,
+        label_smoothing=smoothing,
         run_eagerly=True,
     )
     images, labels = batch(5, 9, 9, 3)
@@ -168,8 +170,11 @@ def test_step_clips_decays_and_weighs_the_auxiliary_loss():
     with tf.GradientTape() as tape:
         outputs = network(images, training=True, auxiliary=True)
         losses = [
-            keras.losses.sparse_categorical_crossentropy(
-                labels, logits, from_logits=True
+            keras.losses.categorical_crossentropy(
+                tf.one_hot(labels, logits.shape[-1]),
+                logits,
+                from_logits=True,
+                label_smoothing=smoothing,
             )
             for logits in outputs
         ]
@@ -187,6 +192,19 @@ def test_step_clips_decays_and_weighs_the_auxiliary_loss():
     np.testing.assert_allclose(figures["loss"], loss, rtol=1e-6)
     for weight, value in zip(weights, expected):
         np.testing.assert_allclose(weight.value, value, rtol=1e-4, atol=1e-6)
+
+
+def test_evaluation_does_not_smooth_labels():
+    network = tiny()
+    network.compile(optimizers.SGD(0.5), label_smoothing=0.5, run_eagerly=True)
+    images, labels = batch(5, 9, 9, 3)
+    expected = keras.losses.sparse_categorical_crossentropy(
+        labels, network(images), from_logits=True
+    )
+    figures = network.test_step((images, labels))
+    np.testing.assert_allclose(
+        figures["loss"], tf.reduce_mean(expected), rtol=1e-6
+    )
 
 
 def test_evaluation_leaves_the_auxiliary_head_and_drop_path_out():
