@@ -122,7 +122,8 @@ def _select(command, folders):
 
 def _train(command, folders):
     command.require(folders.data, "prepare")
-    genotype = command.config.network.cell
+    recipe = command.config.network
+    genotype = recipe.cell or recipe.pretrained
     if not genotype:
         command.require(folders.selection, "select")
         genotype = folders.selected

@@ -18,7 +18,7 @@ from typing import Any
 import ml_collections
 
 from att_darts_tf.errors import UsageError
-from att_darts_tf.space import published, registry, search_space
+from att_darts_tf.space import published, registry, search_space, trained
 
 SHIPPED = "att_darts_tf.configs"
 _FILE = re.compile(r"(?P<file>.+\.py)(?::(?P<variant>.*))?")
@@ -248,10 +248,21 @@ for _section in ("selection", "network"):
             "side of the erased square in pixels; 0 erases none", _integer(0)
         ),
     }
-SETTINGS["network.cell"] = Setting(
-    "published cell or genotype file; unset trains the selected cells",
-    Rule("a text", lambda value: isinstance(value, str)),
-)
+_TEXT = Rule("a text", lambda value: isinstance(value, str))
+SETTINGS |= {
+    "network.cell": Setting(
+        "published cell or genotype file; unset trains the selected cells",
+        _TEXT,
+    ),
+    "network.pretrained": Setting(
+        "model.keras whose cells and weights, but for the classifiers, a "
+        "training begins with",
+        _TEXT,
+    ),
+    "network.frozen": Setting(
+        "train the classifier alone, beside network.pretrained", _SWITCH
+    ),
+}
 
 
 def shipped() -> dict[str, str]:
@@ -354,6 +365,39 @@ def validate(config: ml_collections.ConfigDict) -> None:
             )
     if config.network.cell:
         published.resolve(config.network.cell)
+    _check_pretrained(config.network)
+
+
+def _check_pretrained(recipe):
+    if not recipe.pretrained:
+        if recipe.frozen:
+            raise UsageError(
+                "Expected config.network.pretrained beside config.network."
+                "frozen=true. Received: none. Name the model.keras whose "
+                "weights are kept"
+            )
+        return
+    if recipe.cell:
+        raise UsageError(
+            "Expected config.network.cell or config.network.pretrained, whose "
+            f"file has cells. Received: {recipe.cell} and {recipe.pretrained}. "
+            "Leave one out"
+        )
+    found = trained.describe(recipe.pretrained)
+    for name in ("cells", "channels", "stem"):
+        if recipe[name] != getattr(found, name):
+            raise UsageError(
+                f"Expected config.network.{name} as in {recipe.pretrained}. "
+                f"Received: {recipe[name]}. Give "
+                f"--config.network.{name}={getattr(found, name)}"
+            )
+    for name in ("auxiliary_weight", "drop_path"):
+        if recipe.frozen and recipe[name]:
+            raise UsageError(
+                f"Expected config.network.{name}=0 beside config.network."
+                f"frozen=true, which trains the last classifier alone. "
+                f"Received: {recipe[name]}. Give --config.network.{name}=0"
+            )
 
 
 def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -366,6 +410,8 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     cell = config.network.cell
     if cell and cell not in published.names() and _is_path(cell):
         config.network.cell = _absolute(cell)
+    if config.network.pretrained:
+        config.network.pretrained = _absolute(config.network.pretrained)
     return config.lock()
 
 

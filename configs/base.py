@@ -134,4 +134,9 @@ def get_config(variant=""):
     })
     # "" trains the selected genotype; else a published cell's name or a file.
     config.network.cell = ""
+    # A model.keras whose weights, but for the classifiers, a training begins
+    # with; "" begins with random ones.
+    config.network.pretrained = ""
+    # Train the classifier alone, on top of those weights.
+    config.network.frozen = False
     return config

@@ -17,6 +17,7 @@ from att_darts_tf.data import run as data_run
 from att_darts_tf.engine import callbacks, devices, training
 from att_darts_tf.errors import UsageError
 from att_darts_tf.network import run as network_run
+from att_darts_tf.network.network import Network
 from att_darts_tf.search import run as search_run
 from tests.network import toy
 
@@ -35,6 +36,8 @@ OTHER = {
     "engine.checkpoint_steps": (7, "network"),
     "repeats": (2, "stages"),
     "network.cell": ("att_darts", "stages"),
+    "network.pretrained": ("trained.keras", "stages"),
+    "network.frozen": (True, "network"),
     "search.seeds": ((1,), "stages"),
     "search.architecture_learning_rate": (0.5, "search"),
     "search.architecture_betas": ((0.1, 0.2), "search"),
@@ -71,6 +74,16 @@ for _section in ("selection", "network"):
             "cutout": 2,
         }.items()
     }
+# Beside these alone the other value is allowed, or read.
+BESIDE = {
+    "search.implicit": {"search.order": "second"},
+    "engine.jit": {"engine.deterministic": False},
+    "network.frozen": {
+        "network.pretrained": "trained.keras",
+        "network.drop_path": 0.0,
+        "network.auxiliary_weight": 0.0,
+    },
+}
 # Only one value is there yet; and what TensorFlow Datasets alone reads, see
 # tests/data/test_datasets.py.
 UNCHANGEABLE = {"engine.strategy", "data.data_dir"}
@@ -90,6 +103,14 @@ def root(tmp_path_factory):
         path.rename(folder / "images" / path.name)
     (folder / "images" / "train").rmdir()
     toy.USEFUL.write(folder / "cells.json")
+    network = Network.from_genotype(
+        toy.USEFUL,
+        image_shape=(toy.SIDE, toy.SIDE, 3),
+        num_classes=5,
+        channels=4,
+        cells=3,
+    )
+    network.save(folder / "trained.keras")
     return folder
 
 
@@ -249,16 +270,13 @@ def test_another_value_makes_another_run(
         with monkeypatch.context() as patched:
             return repr(PARTS[part](config, root, folder, patched))
 
+    monkeypatch.chdir(root)
     config = configured(root)
-    # Beside these alone the other value is allowed, or read.
-    if name == "search.implicit":
-        config.search.order = "second"
-    if name == "engine.jit":
-        config.engine.deterministic = False
+    config.update_from_flattened_dict(BESIDE.get(name, {}))
     section, _, field = name.rpartition(".")
     target = config[section] if section else config
     assert target[field] != value
-    key = (part, config.search.order, config.engine.deterministic)
+    key = name if name in BESIDE else part
     if key not in unchanged:
         unchanged[key] = run(config)
         assert run(config) == unchanged[key]
@@ -320,7 +338,7 @@ def test_recipes_are_those_published(name, expected):
     settings.validate(config)
     recipe = {**config.network}
     assert {key: recipe.pop(key) for key in expected} == expected
-    assert recipe == {"cell": ""}
+    assert recipe == {"cell": "", "pretrained": "", "frozen": False}
 
 
 def test_search_and_selection_are_those_published():

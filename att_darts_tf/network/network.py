@@ -205,6 +205,8 @@ class Network(keras.Model):
         drop_path: Float in [0, 1). Probability of dropping an edge that
             `set_progress(1.0)` would set; 0 builds none.
         stem: `"small"`, or `"imagenet"` for large images.
+        frozen: Boolean. Whether stem and cells keep their weights and
+            statistics in training; without `auxiliary` and `drop_path`.
 
     Input shape: `(batch, height, width, channels)`, normalised images.
     Output shape: `(batch, num_classes)`, logits; a pair of such with
@@ -230,6 +232,7 @@ class Network(keras.Model):
         auxiliary=False,
         drop_path=0.0,
         stem="small",
+        frozen=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -248,12 +251,19 @@ class Network(keras.Model):
                 f"`stem` must be one of {sorted(_STEMS)}. Received: "
                 f"stem={stem!r}"
             )
+        if frozen and (auxiliary or drop_path):
+            raise ValueError(
+                "`frozen` trains the last classifier alone, without auxiliary "
+                f"head and drop path. Received: auxiliary={auxiliary!r}, "
+                f"drop_path={drop_path!r}"
+            )
         self.genotype = genotype
         self.num_classes = num_classes
         self.channels = channels
         self.auxiliary = auxiliary
         self.drop_path = drop_path
         self.stem_name = stem
+        self.frozen = frozen
         self.image_shape = None
         policy = self.dtype_policy
         multiplier = 3 if stem == "small" else 1
@@ -337,6 +347,17 @@ class Network(keras.Model):
             dtype=self.variable_dtype,
             name="classifier",
         )
+        self._parameters = {
+            "all": _count(self.trainable_variables),
+            "auxiliary": _count(
+                self.auxiliary_head.trainable_variables
+                if self.auxiliary_head is not None
+                else []
+            ),
+        }
+        if self.frozen:
+            for layer in self._body:
+                layer.trainable = False
         self.built = True
 
     def call(self, inputs, training=False, auxiliary=False):
@@ -422,7 +443,9 @@ class Network(keras.Model):
         images, labels = data
         variables = self.trainable_variables
         with tf.GradientTape() as tape:
-            outputs = self(images, training=True, auxiliary=self.auxiliary)
+            outputs = self(
+                images, training=not self.frozen, auxiliary=self.auxiliary
+            )
             logits, *auxiliary = outputs if self.auxiliary else [outputs]
             loss = self._training_loss(labels, logits)
             for auxiliary_logits in auxiliary:
@@ -458,14 +481,33 @@ class Network(keras.Model):
             auxiliary: Boolean. Whether to count the auxiliary head, which
                 published figures leave out.
         """
-        counted = {
-            id(variable): int(np.prod(variable.shape))
-            for variable in self.trainable_variables
-        }
-        if not auxiliary and self.auxiliary_head is not None:
-            for variable in self.auxiliary_head.trainable_variables:
-                del counted[id(variable)]
-        return sum(counted.values())
+        counted = self._parameters["all"]
+        return counted if auxiliary else counted - self._parameters["auxiliary"]
+
+    @property
+    def _body(self):
+        return [self.stem, *self.cells]
+
+    def take_weights(self, other):
+        """Copies the weights and statistics of stem and cells.
+
+        Args:
+            other: Built `Network` of the same cells, also for other classes.
+        """
+        for mine, theirs in zip(self._body, other._body, strict=True):
+            for variable, source in zip(
+                mine.variables, theirs.variables, strict=True
+            ):
+                if variable.shape != source.shape:
+                    raise UsageError(
+                        "Expected a trained network whose weights fit images "
+                        f"of {self.image_shape}. Received: one for images of "
+                        f"{other.image_shape}, whose {variable.path} is "
+                        f"{tuple(source.shape)} instead of "
+                        f"{tuple(variable.shape)}. Prepare images of its size "
+                        "with config.data.image_size and config.data.channels"
+                    )
+                variable.assign(source)
 
     def get_config(self):
         return {
@@ -477,6 +519,7 @@ class Network(keras.Model):
             "auxiliary": self.auxiliary,
             "drop_path": self.drop_path,
             "stem": self.stem_name,
+            "frozen": self.frozen,
         }
 
     @classmethod
@@ -581,6 +624,10 @@ def adaptive_average_pool(inputs, *, size):
         order.insert(axis, 3)
         outputs = tf.transpose(pooled, order)
     return outputs
+
+
+def _count(variables):
+    return sum(int(np.prod(variable.shape)) for variable in variables)
 
 
 def _random_seed(shape, dtype=None):

@@ -133,7 +133,8 @@ def run_training(
     Args:
         config: The resolved configuration; `config.network` is the recipe.
         data_dir: Folder of the prepared images.
-        genotype: Path of a genotype file, or the name of a published cell.
+        genotype: Path of a genotype file or of a trained network, or the name
+            of a published cell.
         output_dir: Folder of the result and of `model.keras`, the network
             after its last epoch.
         seed: Integer.
@@ -145,10 +146,12 @@ def run_training(
     """
     data = prepared.load(data_dir)
     cells = published.resolve(genotype)
+    pretrained = config.network.pretrained
     identity = _identity(
         config,
         "network",
         data=data,
+        inputs={"pretrained": pretrained} if pretrained else {},
         seed=seed,
         genotype=json.loads(cells.to_json()),
     )
@@ -165,6 +168,8 @@ def run_training(
             seed=seed,
             folder=folder.path,
             label=f"training, seed {seed}",
+            pretrained=pretrained,
+            frozen=config.network.frozen,
         )
         network_module.save(network, folder.path / "model.keras")
         return folder.finish(

@@ -7,6 +7,7 @@ import ml_collections
 
 from att_darts_tf.data import input_pipeline, prepared
 from att_darts_tf.engine import callbacks, devices, optimizers, training
+from att_darts_tf.network import network as network_module
 from att_darts_tf.network.network import Network
 from att_darts_tf.space.genotype import Genotype
 
@@ -33,6 +34,7 @@ def make_network(
     *,
     data: prepared.PreparedData,
     genotype: Genotype,
+    frozen: bool = False,
 ) -> Network:
     """Returns a new network for a recipe, ready to be trained."""
     network = Network.from_genotype(
@@ -44,6 +46,7 @@ def make_network(
         auxiliary=recipe.auxiliary_weight > 0,
         drop_path=recipe.drop_path,
         stem=recipe.stem,
+        frozen=frozen,
         dtype=config.engine.precision,
     )
     network.compile(
@@ -67,6 +70,8 @@ def train(
     seed: int,
     folder: pathlib.Path,
     label: str,
+    pretrained: str = "",
+    frozen: bool = False,
 ) -> tuple[Network, list[dict]]:
     """Trains a network from scratch, or goes on with it.
 
@@ -79,6 +84,9 @@ def train(
         seed: Of initial weights, order, augmentation and drop path.
         folder: Path of checkpoints and records.
         label: What progress calls the training.
+        pretrained: Path of a trained network whose weights, but for the
+            classifiers, the training begins with; "" for random ones.
+        frozen: Whether the classifier alone is trained.
 
     Returns:
         The trained network and its history, as `training.fit` returns it.
@@ -86,7 +94,11 @@ def train(
     devices.configure(config)
     keras.utils.set_random_seed(seed)
     with devices.strategy(config).scope():
-        network = make_network(config, recipe, data=data, genotype=genotype)
+        network = make_network(
+            config, recipe, data=data, genotype=genotype, frozen=frozen
+        )
+    if pretrained:
+        network.take_weights(network_module.load(pretrained))
 
     def dataset_for(epoch, first_step):
         return input_pipeline.training_batches(

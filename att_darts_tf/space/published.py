@@ -12,7 +12,7 @@ import json
 import os
 
 from att_darts_tf.errors import UsageError
-from att_darts_tf.space import genotype, registry
+from att_darts_tf.space import genotype, registry, trained
 
 
 @functools.cache
@@ -65,7 +65,8 @@ def resolve(cell: str | os.PathLike) -> genotype.Genotype:
     """Returns the cells of a publication or of a file.
 
     Args:
-        cell: String. One of `names()`, or else the path of a genotype file.
+        cell: String. One of `names()`, or else the path of a genotype file or
+            of a trained network's `.keras` file.
     """
     if isinstance(cell, str) and cell in names():
         return get(cell)
@@ -75,6 +76,8 @@ def resolve(cell: str | os.PathLike) -> genotype.Genotype:
             f"file. Received: {registry.shorten(cell)}"
         )
     path = os.fspath(cell)
+    if path.endswith(".keras"):
+        return trained.describe(path).genotype
     looks_like_path = os.path.dirname(path) or path.endswith(".json")
     if looks_like_path or os.path.isfile(path):
         return genotype.Genotype.read(path)

@@ -302,6 +302,58 @@ def test_argument_out_of_range_is_refused(options, message):
         tiny(**options)
 
 
+def test_frozen_network_has_no_other_classifier_and_drops_no_path():
+    for options in ({"auxiliary": True}, {"drop_path": 0.1}):
+        with pytest.raises(ValueError, match="`frozen` trains the last"):
+            tiny(frozen=True, **options)
+
+
+def body_of(network):
+    return [
+        variable.numpy()
+        for layer in (network.stem, *network.cells)
+        for variable in layer.variables
+    ]
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_fine_tuning_begins_with_the_weights_and_a_new_head(tmp_path, frozen):
+    images, labels = batch(8, 9, 9, 3)
+    trained = tiny(auxiliary=True)
+    trained.compile(optimizers.SGD(0.1), run_eagerly=True)
+    trained.train_step((images, labels))
+    tuned = tiny(num_classes=6, frozen=frozen)
+    tuned.compile(optimizers.SGD(0.1), run_eagerly=True)
+    head = tuned.classifier.kernel.numpy()
+    tuned.take_weights(trained)
+    before = body_of(trained)
+    for mine, theirs in zip(body_of(tuned), before, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    np.testing.assert_array_equal(tuned.classifier.kernel.numpy(), head)
+    tuned.train_step((images, labels))
+    changed = [
+        not np.array_equal(mine, theirs)
+        for mine, theirs in zip(body_of(tuned), before, strict=True)
+    ]
+    assert not any(changed) if frozen else np.mean(changed) > 0.9
+    assert not np.array_equal(tuned.classifier.kernel.numpy(), head)
+    assert tuned.num_parameters() == tiny(num_classes=6).num_parameters()
+    network_module.save(tuned, tmp_path / "tuned.keras")
+    loaded = network_module.load(tmp_path / "tuned.keras")
+    np.testing.assert_allclose(loaded(images), tuned(images), rtol=1e-5)
+    loaded.run_eagerly = True
+    loaded.train_step((images, labels))
+    tuned.train_step((images, labels))
+    np.testing.assert_allclose(
+        loaded.classifier.kernel, tuned.classifier.kernel, rtol=1e-5
+    )
+
+
+def test_weights_for_images_of_another_kind_are_refused():
+    with pytest.raises(UsageError, match=r"for images of \(9, 9, 1\)"):
+        tiny().take_weights(tiny(image_shape=(9, 9, 1)))
+
+
 def test_network_must_be_built_before_it_is_compiled():
     network = Network(toy.USEFUL, 4, channels=4, cells=3)
     with pytest.raises(ValueError, match="Network.from_genotype"):
