@@ -19,6 +19,7 @@ from att_darts_tf import settings
 from att_darts_tf.configs import base
 from att_darts_tf.engine import workdir
 from att_darts_tf.errors import UsageError
+from att_darts_tf.network.network import Network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -549,3 +550,80 @@ class TestPrepare:
             "'cifar11'",
             "cifar10",
         )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Returns the file of a network of 3 cells and 4 channels."""
+    network = Network.from_genotype(
+        "darts_v2",
+        image_shape=(8, 8, 3),
+        num_classes=2,
+        channels=4,
+        cells=3,
+    )
+    path = tmp_path_factory.mktemp("trained") / "model.keras"
+    network.save(path)
+    return path
+
+
+class TestFineTuning:
+    FITTING = ("--config.network.cells=3", "--config.network.channels=4")
+
+    def refused(self, folder, *settings):
+        return run("train", "--config=demo", f"--workdir={folder}", *settings)
+
+    def test_a_file_that_is_not_there(self, folder):
+        assert_refused(
+            self.refused(folder, "--config.network.pretrained=no.keras"),
+            "no.keras",
+            "No such file",
+        )
+
+    def test_a_file_that_is_no_network(self, folder, tmp_path):
+        file = tmp_path / "text.keras"
+        file.write_text("none")
+        assert_refused(
+            self.refused(folder, f"--config.network.pretrained={file}"),
+            "Expected a trained network of cells",
+        )
+
+    def test_another_skeleton(self, folder, trained):
+        assert_refused(
+            self.refused(folder, f"--config.network.pretrained={trained}"),
+            "--config.network.cells=3",
+        )
+
+    def test_cells_beside_it(self, folder, trained):
+        assert_refused(
+            self.refused(
+                folder,
+                *self.FITTING,
+                f"--config.network.pretrained={trained}",
+                "--config.network.cell=att_darts",
+            ),
+            "Leave one out",
+        )
+
+    def test_nothing_to_freeze(self, folder):
+        assert_refused(
+            self.refused(folder, "--config.network.frozen=true"),
+            "config.network.pretrained",
+        )
+
+    def test_a_frozen_network_with_another_classifier(self, folder, trained):
+        assert_refused(
+            self.refused(
+                folder,
+                *self.FITTING,
+                f"--config.network.pretrained={trained}",
+                "--config.network.frozen=true",
+            ),
+            "--config.network.auxiliary_weight=0",
+        )
+
+    def test_no_search_is_needed(self, folder, trained):
+        outcome = self.refused(
+            folder, *self.FITTING, f"--config.network.pretrained={trained}"
+        )
+        assert_refused(outcome, "Run first: att-darts prepare")

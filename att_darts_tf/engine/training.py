@@ -1,5 +1,7 @@
 """Trains a Keras model so that no interruption shows in the result."""
 
+import csv
+import io
 import json
 import pathlib
 import time
@@ -38,8 +40,9 @@ def fit(
     up again, they give the same bits as an uninterrupted run. After the last
     epoch the state is final, and a further call restores it and returns.
 
-    `folder/history.json` holds the figures of each epoch; they are the same
-    bits after an interruption, except for `seconds`.
+    `folder/history.json` holds the figures of each epoch, and `history.csv`
+    the same as a table; they are the same bits after an interruption, except
+    for `seconds`.
 
     Args:
         model: Compiled `keras.Model`, built, with optimizers that are built,
@@ -269,6 +272,11 @@ def _values(variables):
 
 def _write_history(path, history):
     workdir.write_json(path, {"epochs": history}, format=HISTORY_FORMAT)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, history[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    workdir.write_atomically(path.with_suffix(".csv"), table.getvalue())
 
 
 def _check_length(dataset, steps):

@@ -1,3 +1,4 @@
+import csv
 import json
 import pathlib
 import signal
@@ -131,6 +132,15 @@ def test_history_tells_losses_rates_and_seconds(uninterrupted):
     ]
     assert all(entry["seconds"] > 0 for entry in history)
     assert len({entry["loss"] for entry in history}) == 3
+
+
+def test_history_is_a_table_too(uninterrupted):
+    folder, history = uninterrupted[0], uninterrupted[1]
+    with open(folder / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [
+        {name: float(value) for name, value in row.items()} for row in rows
+    ] == history
 
 
 def test_step_is_traced_once_for_all_epochs(uninterrupted):

@@ -108,6 +108,52 @@ def test_training_follows_the_schedules_of_the_recipe(trained):
     assert int(model.optimizer.iterations.value) == 15
 
 
+def body_of(model):
+    return [
+        np.asarray(variable.value)
+        for layer in (model.stem, *model.cells)
+        for variable in layer.variables
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("frozen", [False, True])
+def test_training_begins_with_a_trained_network(
+    data_dir, trained, tmp_path, frozen
+):
+    file = trained[0] / "model.keras"
+    config = toy.config()
+    config.network.update(
+        pretrained=str(file),
+        frozen=frozen,
+        auxiliary_weight=0.0,
+        drop_path=0.0,
+        # So small a rate leaves weights as they were, but not statistics.
+        learning_rate=1e-12,
+        final_learning_rate=0.0,
+    )
+    run.run_training(
+        config, data_dir=data_dir, genotype=file, output_dir=tmp_path, seed=2
+    )
+    tuned = network.load(tmp_path / "model.keras")
+    before = network.load(file)
+    assert tuned.genotype == before.genotype
+    same = [
+        np.allclose(mine, theirs, rtol=1e-6)
+        for mine, theirs in zip(body_of(tuned), body_of(before), strict=True)
+    ]
+    weights = [
+        np.allclose(mine, theirs, rtol=1e-6)
+        for layer, other in zip(tuned.cells, before.cells, strict=True)
+        for mine, theirs in zip(
+            layer.trainable_variables, other.trainable_variables
+        )
+    ]
+    assert all(same) if frozen else all(weights) and not all(same)
+    new, old = tuned.classifier.kernel, before.classifier.kernel
+    assert not np.allclose(new, old)
+
+
 @pytest.mark.usefixtures("forbid_training")
 def test_finished_training_is_returned_at_once(data_dir, trained):
     folder, result = trained
