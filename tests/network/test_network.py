@@ -286,7 +286,7 @@ def test_argument_out_of_range_is_refused(options, message):
 
 def test_network_must_be_built_before_it_is_compiled():
     network = Network(toy.USEFUL, 4, channels=4, cells=3)
-    with pytest.raises(ValueError, match="Network.from_genotype"):
+    with pytest.raises(ValueError, match="network.create"):
         network.compile(optimizers.SGD(0.1))
 
 
