@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from att_darts_tf.engine import devices, losses, optimizers
 from att_darts_tf.errors import UsageError
 from att_darts_tf.network.cell import Cell
+from att_darts_tf.network.classifier import Classifier, check_integer
 from att_darts_tf.space import blocks, published, search_space
 from att_darts_tf.space.genotype import Genotype
 
@@ -186,7 +186,7 @@ class AuxiliaryHead(keras.layers.Layer):
 
 
 @blocks.serializable
-class Network(keras.Model):
+class Network(Classifier):
     """A stack of a genotype's cells with a classifier.
 
     Cells `cells // 3` and `2 * cells // 3` are reduction cells, with twice the
@@ -235,12 +235,11 @@ class Network(keras.Model):
         frozen=False,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(num_classes, **kwargs)
         if isinstance(genotype, str):
             genotype = Genotype.from_json(genotype)
-        _check("cells", cells, least=1)
-        _check("channels", channels, least=1)
-        _check("num_classes", num_classes, least=1)
+        check_integer("cells", cells, least=1)
+        check_integer("channels", channels, least=1)
         if not 0 <= drop_path < 1:
             raise ValueError(
                 "`drop_path` must lie in [0, 1). Received: "
@@ -258,13 +257,13 @@ class Network(keras.Model):
                 f"drop_path={drop_path!r}"
             )
         self.genotype = genotype
-        self.num_classes = num_classes
         self.channels = channels
         self.auxiliary = auxiliary
         self.drop_path = drop_path
         self.stem_name = stem
         self.frozen = frozen
-        self.image_shape = None
+        # Of layers that are not trained here; `build` counts them.
+        self.frozen_parameters = 0
         policy = self.dtype_policy
         multiplier = 3 if stem == "small" else 1
         self.stem = _STEMS[stem](
@@ -289,7 +288,6 @@ class Network(keras.Model):
             )
             previous_reduction = reduction
         self.auxiliary_after = reductions[1]
-        self.auxiliary_head = None
         if auxiliary:
             self.auxiliary_head = AuxiliaryHead(
                 num_classes, stem, dtype=policy, name="auxiliary_head"
@@ -308,10 +306,6 @@ class Network(keras.Model):
             shape=(),
             initializer="zeros",
             trainable=False,
-        )
-        self.loss_tracker = keras.metrics.Mean(name="loss")
-        self.accuracy_tracker = keras.metrics.SparseCategoricalAccuracy(
-            name="accuracy"
         )
 
     @classmethod
@@ -347,16 +341,12 @@ class Network(keras.Model):
             dtype=self.variable_dtype,
             name="classifier",
         )
-        self._parameters = {
-            "all": _count(self.trainable_variables),
-            "auxiliary": _count(
-                self.auxiliary_head.trainable_variables
-                if self.auxiliary_head is not None
-                else []
-            ),
-        }
         if self.frozen:
             for layer in self._body:
+                self.frozen_parameters += sum(
+                    int(np.prod(variable.shape))
+                    for variable in layer.trainable_variables
+                )
                 layer.trainable = False
         self.built = True
 
@@ -377,9 +367,6 @@ class Network(keras.Model):
         logits = self.classifier(tf.reduce_mean(maps, (1, 2)))
         return (logits, auxiliary_logits) if auxiliary else logits
 
-    def compute_output_shape(self, input_shape):
-        return (input_shape[0], self.num_classes)
-
     def set_progress(self, fraction):
         """Sets drop path's probability to `fraction` of `drop_path`.
 
@@ -388,101 +375,15 @@ class Network(keras.Model):
         """
         self.drop_probability.assign(self.drop_path * fraction)
 
-    def compile(
-        self,
-        optimizer,
-        clip_norm=5.0,
-        weight_decay=3e-4,
-        auxiliary_weight=0.4,
-        label_smoothing=0.0,
-        **kwargs,
-    ):
-        """Prepares a built network for `fit` and `evaluate`.
-
-        Args:
-            optimizer: Keras optimizer, without clipping and decay of its own.
-            clip_norm: Float, the largest global norm of the gradient, or
-                `None`.
-            weight_decay: Float, added to the clipped gradient as an L2 term.
-            auxiliary_weight: Float. Share of the auxiliary head's loss.
-            label_smoothing: Float, as in `losses.cross_entropy`; training's
-                alone.
-            **kwargs: `run_eagerly`, `steps_per_execution` and `jit_compile`
-                (`False` if not given), as in `keras.Model.compile`.
-        """
-        if not self.built:
-            raise ValueError(
-                "A network must be built before it is compiled. Received: a "
-                "new one. Make it with `Network.from_genotype`, or call "
-                "`build` first"
-            )
-        # XLA would spend minutes before the first step on a CPU.
-        super().compile(optimizer=optimizer, **{"jit_compile": False, **kwargs})
-        self.optimizer.build(self.trainable_variables)
-        self.clip_norm = clip_norm
-        self.weight_decay = weight_decay
-        self.auxiliary_weight = auxiliary_weight
-        self.label_smoothing = label_smoothing
-
-    def get_compile_config(self):
-        if not self.compiled:
-            return None
-        return {
-            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
-            "clip_norm": self.clip_norm,
-            "weight_decay": self.weight_decay,
-            "auxiliary_weight": self.auxiliary_weight,
-            "label_smoothing": self.label_smoothing,
-            "jit_compile": self.jit_compile,
-        }
-
-    def compile_from_config(self, config):
-        self.compile(**keras.saving.deserialize_keras_object(config))
-
-    def train_step(self, data):
-        images, labels = data
-        variables = self.trainable_variables
-        with tf.GradientTape() as tape:
-            outputs = self(
-                images, training=not self.frozen, auxiliary=self.auxiliary
-            )
-            logits, *auxiliary = outputs if self.auxiliary else [outputs]
-            loss = self._training_loss(labels, logits)
-            for auxiliary_logits in auxiliary:
-                loss += self.auxiliary_weight * self._training_loss(
-                    labels, auxiliary_logits
-                )
-            share = loss / devices.num_replicas()
-        gradients = tape.gradient(share, [v.value for v in variables])
-        directions = optimizers.update_direction(
-            gradients,
-            variables,
-            clip_norm=self.clip_norm,
-            weight_decay=self.weight_decay,
+    def training_logits(self, images):
+        outputs = self(
+            images, training=not self.frozen, auxiliary=self.auxiliary
         )
-        # Cells may hold layers that the output does not depend on.
-        known = [
-            pair for pair in zip(directions, variables) if pair[0] is not None
-        ]
-        self.optimizer.apply(*zip(*known))
-        return self._update_metrics(labels, logits, loss)
-
-    def test_step(self, data):
-        images, labels = data
-        logits = self(images, training=False)
-        return self._update_metrics(
-            labels, logits, losses.cross_entropy(labels, logits)
-        )
+        return list(outputs) if self.auxiliary else [outputs]
 
     def num_parameters(self, *, auxiliary=False):
-        """Returns the number of trained weights.
-
-        Args:
-            auxiliary: Boolean. Whether to count the auxiliary head, which
-                published figures leave out.
-        """
-        counted = self._parameters["all"]
-        return counted if auxiliary else counted - self._parameters["auxiliary"]
+        counted = super().num_parameters(auxiliary=auxiliary)
+        return counted + self.frozen_parameters
 
     @property
     def _body(self):
@@ -513,7 +414,6 @@ class Network(keras.Model):
         return {
             **super().get_config(),
             "genotype": self.genotype.to_json(),
-            "num_classes": self.num_classes,
             "channels": self.channels,
             "cells": len(self.cells),
             "auxiliary": self.auxiliary,
@@ -521,15 +421,6 @@ class Network(keras.Model):
             "stem": self.stem_name,
             "frozen": self.frozen,
         }
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)
-
-    def _training_loss(self, labels, logits):
-        return losses.cross_entropy(
-            labels, logits, smoothing=self.label_smoothing
-        )
 
     def _draw_keep(self, batch):
         # One draw a step for all edges: each is a column.
@@ -544,23 +435,32 @@ class Network(keras.Model):
         )
         return tf.cast(tf.floor(share + draws) / share, self.compute_dtype)
 
-    def _update_metrics(self, labels, logits, loss):
-        self.loss_tracker.update_state(loss, sample_weight=tf.size(labels))
-        self.accuracy_tracker.update_state(labels, logits)
-        return {
-            "loss": self.loss_tracker.result(),
-            "accuracy": self.accuracy_tracker.result(),
-        }
+
+def create(architecture, *, image_shape, num_classes, **options):
+    """Returns a new network, built.
+
+    Args:
+        architecture: `Genotype`.
+        image_shape: `(height, width, channels)`.
+        num_classes: Integer.
+        **options: Further arguments of `Network`.
+    """
+    return Network.from_genotype(
+        architecture,
+        image_shape=image_shape,
+        num_classes=num_classes,
+        **options,
+    )
 
 
 def load(path):
-    """Reads a network that `Network.save` wrote.
+    """Reads a network that `save` wrote.
 
     Args:
         path: Path of a `.keras` file.
 
     Returns:
-        A compiled `Network` with its weights and its optimizer's state.
+        A compiled `Classifier` with its weights and its optimizer's state.
     """
     path = pathlib.Path(path)
     try:
@@ -570,7 +470,7 @@ def load(path):
             f"Expected a trained network in {path}. Received: "
             f"{_first_line(error)}. Train it again, or name another"
         ) from error
-    if not isinstance(network, Network):
+    if not isinstance(network, Classifier):
         raise UsageError(
             f"Expected a trained network of att-darts in {path}. Received: a "
             f"{type(network).__name__}. Name another file"
@@ -626,20 +526,8 @@ def adaptive_average_pool(inputs, *, size):
     return outputs
 
 
-def _count(variables):
-    return sum(int(np.prod(variable.shape)) for variable in variables)
-
-
 def _random_seed(shape, dtype=None):
     return keras.random.randint(shape, 0, 2**31 - 1, dtype)
-
-
-def _check(name, value, *, least):
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(
-            f"`{name}` must be an integer of at least {least}. Received: "
-            f"{name}={value!r}"
-        )
 
 
 def _first_line(error):

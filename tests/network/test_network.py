@@ -356,7 +356,7 @@ def test_weights_for_images_of_another_kind_are_refused():
 
 def test_network_must_be_built_before_it_is_compiled():
     network = Network(toy.USEFUL, 4, channels=4, cells=3)
-    with pytest.raises(ValueError, match="Network.from_genotype"):
+    with pytest.raises(ValueError, match="network.create"):
         network.compile(optimizers.SGD(0.1))
 
 
