@@ -8,10 +8,12 @@ import dataclasses
 import difflib
 import pathlib
 import re
+import resource
 import shlex
 import signal
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Sequence
 
 import ml_collections
@@ -20,6 +22,7 @@ from ml_collections import config_flags
 
 import att_darts_tf
 from att_darts_tf import layout, lineage, settings, startup, summary
+from att_darts_tf.engine import durations
 from att_darts_tf.errors import UsageError
 
 PROGRAM = "att-darts"
@@ -122,8 +125,7 @@ def _select(command, folders):
 
 def _train(command, folders):
     command.require(folders.data, "prepare")
-    recipe = command.config.network
-    genotype = recipe.cell or recipe.pretrained
+    genotype = settings.given_cells(command.config)
     if not genotype:
         command.require(folders.selection, "select")
         genotype = folders.selected
@@ -271,7 +273,8 @@ STAGES = {
     "train": Stage(
         _train,
         "Train the network of the selected cells from scratch.",
-        "data/, selection/genotype.json (or config.network.cell)",
+        "data/, selection/genotype.json (or config.network.cell, "
+        "config.network.pretrained)",
         "training/repeat-*/model.keras",
         ("network", "repeats", "data", "engine"),
     ),
@@ -294,7 +297,7 @@ STAGES = {
         "Draw the cells and write the page of results.",
         "what the other stages wrote",
         "report/ (report.html, normal.svg, reduce.svg, ...)",
-        (),
+        ("hourly_price",),
     ),
     "pipeline": Stage(
         _pipeline,
@@ -302,7 +305,7 @@ STAGES = {
         "config.data.name",
         "everything above",
         ("data", "space", "search", "selection", "network", "repeats",
-         "engine"),
+         "engine", "hourly_price"),
     ),
     "import-checkpoint": Stage(
         _import_checkpoint,
@@ -356,10 +359,23 @@ def _main(argv):
         return _doctor(argv[1:])
     command = _parse(argv)
     settings.validate(command.config)
+    begun = time.monotonic()
     with layout.claim(command.workdir, command.config) as folders:
         lines = STAGES[command.stage].run(command, folders)
-    print("\n".join(lines))
+    print("\n".join([*lines, _used(command.stage, begun)]))
     return 0
+
+
+def _used(stage, begun):
+    """Returns a line of the time and the memory that a stage took."""
+    kilobytes = max(
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    return (
+        f"{stage} took {durations.duration(time.monotonic() - begun)} and at "
+        f"most {kilobytes * 1024 / 1e9:.1f} GB of memory"
+    )
 
 
 def _doctor(rest):

@@ -16,7 +16,9 @@ from typing import Any
 
 import ml_collections
 
+from att_darts_tf import settings
 from att_darts_tf.engine import workdir as workdir_module
+from att_darts_tf.engine.durations import duration
 from att_darts_tf.errors import UsageError
 from att_darts_tf.space import drawings, published, registry, search_space
 from att_darts_tf.space.genotype import Genotype
@@ -28,7 +30,7 @@ HISTORY_FORMAT = 1
 ARCHITECTURE_FORMAT = 1
 LINEAGE_FORMAT = 1
 
-_PACKAGES = ("engine", "errors", "report", "space")
+_PACKAGES = ("engine", "errors", "report", "settings", "space")
 
 # What is read of each record: a type, a list of one shape, or named fields.
 _COUNT = int
@@ -70,6 +72,7 @@ _SELECTION = {
             "validation_accuracy": float,
             "validation_images": _COUNT,
             "parameters": _COUNT,
+            "seconds": float,
         }
     ],
     "chosen": _COUNT,
@@ -233,8 +236,9 @@ def read_records(
     _check_data(data, root / "data/dataset.json")
     folders = ["data"]
     searches, selection, location, architecture = [], None, "", {}
-    if config.network.cell:
-        cells = published.resolve(config.network.cell)
+    given = settings.given_cells(config)
+    if given:
+        cells = published.resolve(given)
     else:
         for seed in config.search.seeds:
             folder = f"search/seed-{seed}"
@@ -528,15 +532,6 @@ def spread(evaluation: Mapping[str, Any]) -> str:
     )
 
 
-def duration(seconds: float) -> str:
-    """Returns a time in the largest units that fit."""
-    whole = round(seconds)
-    hours, minutes = whole // 3600, whole % 3600 // 60
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
-
-
 def render(config: ml_collections.ConfigDict, records: Records) -> str:
     """Returns the page."""
     title = f"Att-DARTS on {records.data['name']}"
@@ -545,6 +540,7 @@ def render(config: ml_collections.ConfigDict, records: Records) -> str:
         _cells(config, records),
         _weights(records) if records.searches else "",
         _curves(records),
+        _time(config, records),
         _data(records.data),
         _use(records),
         _configuration(config),
@@ -599,7 +595,7 @@ def _facts(config, records) -> Markup:
         origin = f"best of {_many(len(records.searches), 'search', 'es')}"
     else:
         # Of a file, the configuration below has the whole path.
-        cells = pathlib.PurePath(config.network.cell).name
+        cells = pathlib.PurePath(settings.given_cells(config)).name
         origin = "given, not searched"
     facts = [
         (
@@ -727,6 +723,45 @@ def _results(config, records) -> Markup:
             )
             + "Training figures are of the last epoch, with augmentation, drop "
             "path and the auxiliary head's share of the loss."
+        ),
+    )
+
+
+def _time(config, records) -> Markup:
+    """Returns the device-hours of every stage that trains, and their price."""
+    stages = {
+        "search": [run.result["seconds"] for run in records.searches],
+        "selection": [
+            candidate["seconds"]
+            for candidate in (records.selection or {"candidates": []})[
+                "candidates"
+            ]
+        ],
+        "training": [run.result["seconds"] for run in records.trainings],
+    }
+    hours = {
+        name: sum(seconds) / 3600 for name, seconds in stages.items() if seconds
+    }
+    hours["total"] = sum(hours.values())
+    price = config.hourly_price
+    head = ("Stage", "Runs", "Device-hours")
+    rows = [
+        (name, f"{len(stages.get(name, ())) or ''}", f"{each:.2f}")
+        for name, each in hours.items()
+    ]
+    if price:
+        head = (*head, "Price")
+        rows = [
+            (*row, f"{price * each:,.2f}")
+            for row, each in zip(rows, hours.values(), strict=True)
+        ]
+    *rows, foot = rows
+    return _section(
+        "Time",
+        table(head, rows, foot=foot),
+        _note(
+            "Of the epochs, with their checkpoints, on one device"
+            + (f", at {price:,.2f} an hour." if price else ".")
         ),
     )
 

@@ -222,6 +222,10 @@ SETTINGS: dict[str, Setting] = {
         ),
     ),
     "repeats": Setting("trainings of the final network", _integer(1)),
+    "hourly_price": Setting(
+        "price of an hour of the device in the report; 0 for none",
+        _at_least(0),
+    ),
 }
 for _section in ("selection", "network"):
     SETTINGS |= _network_settings(_section)
@@ -398,6 +402,14 @@ def _check_pretrained(recipe):
                 f"frozen=true, which trains the last classifier alone. "
                 f"Received: {recipe[name]}. Give --config.network.{name}=0"
             )
+
+
+def given_cells(config: ml_collections.ConfigDict) -> str:
+    """Returns what names the cells of the network, "" if a search finds them.
+
+    It is what `published.resolve` takes.
+    """
+    return config.network.cell or config.network.pretrained
 
 
 def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:

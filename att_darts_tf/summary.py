@@ -9,6 +9,7 @@ import sys
 
 import ml_collections
 
+from att_darts_tf import settings
 from att_darts_tf.engine import workdir
 from att_darts_tf.layout import Layout
 
@@ -22,8 +23,9 @@ def table(config: ml_collections.ConfigDict, folders: Layout) -> list[str]:
         )
 
     rows = []
-    if config.network.cell:
-        rows.append(("Cells", config.network.cell))
+    given = settings.given_cells(config)
+    if given:
+        rows.append(("Cells", given))
     else:
         chosen = result(folders.selection)
         rows += [

@@ -131,6 +131,9 @@ def get_config(variant=""):
         "network": training(epochs=600),
         # Published results are the mean of several trainings.
         "repeats": 1,
+        # Of the device, in any currency: the report multiplies it with the
+        # hours; 0 leaves prices out.
+        "hourly_price": 0.0,
     })
     # "" trains the selected genotype; else a published cell's name or a file.
     config.network.cell = ""

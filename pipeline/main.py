@@ -11,7 +11,7 @@ import ml_collections
 from kfp import local
 
 import att_darts_tf
-from att_darts_tf import summary
+from att_darts_tf import settings, summary
 from att_darts_tf.engine import workdir
 from att_darts_tf.errors import UsageError
 from att_darts_tf.layout import Layout
@@ -36,7 +36,7 @@ def run_pipeline(
     text = json.dumps(workdir.plain(config), sort_keys=True)
     refuse_replaced_text(text, folders)
     define = pipeline.define(
-        code=code_digest(), search_cells=not config.network.cell
+        code=code_digest(), search_cells=not settings.given_cells(config)
     )
     with supervision.supervise(folders.pipeline), _logged(folders):
         local.init(

@@ -567,6 +567,17 @@ def trained(tmp_path_factory):
     return path
 
 
+class TestStage:
+    def test_ends_with_the_time_and_the_memory_that_it_took(
+        self, folder, searched
+    ):
+        outcome = run("search", "--config=demo", f"--workdir={folder}")
+        lines = outcome.output.splitlines()
+        assert lines[0] == "searched"
+        time_and_memory = r"search took \d+ s and at most \d+\.\d GB of memory"
+        assert re.fullmatch(time_and_memory, lines[-1])
+
+
 class TestFineTuning:
     FITTING = ("--config.network.cells=3", "--config.network.channels=4")
 

@@ -309,6 +309,19 @@ def test_result_names_the_files_and_the_figures(reported):
             assert ElementTree.fromstring(content).tag.endswith("svg")
 
 
+@pytest.mark.parametrize("price", [0.0, 36.0])
+def test_time_is_totalled_and_priced(tmp_path, price):
+    write_run(tmp_path)
+    config = config_of(hourly_price=price)
+    text = report.render(config, report.read_records(config, tmp_path))
+    section = text[text.index('id="time"') :].partition("</section>")[0]
+    # Two searches of 102.5 s, candidates of 40 s and trainings of 108 s.
+    for figure in ("0.06", "0.02", "0.14"):
+        assert f"{figure}</td>" in section
+    for money in ("2.05", "0.80", "2.16", "5.01"):
+        assert (f"{money}</td>" in section) == bool(price)
+
+
 def test_page_holds_the_figures_of_the_run(page):
     for figure in (
         "46.40 \u00b1 1.13 %",

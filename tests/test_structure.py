@@ -31,12 +31,12 @@ ALLOWED = {
     "network": MIDDLE,
     "released": MIDDLE | {"network", "search"},
     "serving": MIDDLE | {"network"},
-    "report": MIDDLE | {"network"},
+    "report": MIDDLE | {"network", "settings"},
     "settings": {"errors", "space"},
     "layout": {"errors", "engine", "settings"},
     "lineage": {"errors", "engine"},
     "doctor": {"engine", "lineage", "search", "settings", "startup"},
-    "summary": {"errors", "engine", "layout"},
+    "summary": {"errors", "engine", "layout", "settings"},
 }
 RUNNERS = set(ALLOWED) - {"configs"}
 ALLOWED["pipeline"] = RUNNERS

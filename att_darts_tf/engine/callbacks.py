@@ -13,6 +13,7 @@ import time
 import keras
 import tensorflow as tf
 
+from att_darts_tf.engine.durations import duration
 from att_darts_tf.errors import UsageError
 
 
@@ -171,16 +172,6 @@ class TensorBoard(keras.callbacks.Callback):
             for name, picture in pictures.items():
                 tf.summary.image(name, picture[None])
         self.writer.flush()
-
-
-def duration(seconds):
-    """Returns a time as people say it, as `"2 h 05 min"` or `"42 s"`."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60:02d} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
 
 
 def _bar(fraction, width=20):

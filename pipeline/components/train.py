@@ -29,17 +29,19 @@ def train(
         cells: The genotype; without it, the cells that the configuration
             names.
     """
-    from att_darts_tf import lineage
+    from att_darts_tf import lineage, settings
     from att_darts_tf.pipeline import task
 
-    with task.begin(config, workdir) as (settings, folders):
+    with task.begin(config, workdir) as (resolved, folders):
         from att_darts_tf.network import run
 
         folder = folders.training(repeat)
         result = run.run_training(
-            settings,
+            resolved,
             data_dir=records.path,
-            genotype=cells.path if cells else settings.network.cell,
+            genotype=(
+                cells.path if cells else settings.given_cells(resolved)
+            ),
             output_dir=folder,
             seed=repeat,
         )

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from att_darts_tf.engine import callbacks
+from att_darts_tf.engine import callbacks, durations
 from tests.engine import toy
 
 
@@ -102,7 +102,7 @@ def test_progress_counts_from_where_a_resume_began():
     ],
 )
 def test_durations_read_as_people_say_them(seconds, text):
-    assert callbacks.duration(seconds) == text
+    assert durations.duration(seconds) == text
 
 
 def test_events_hold_every_figure_and_the_pictures(tmp_path):
