@@ -237,9 +237,18 @@ for _section in ("selection", "network"):
         ),
     }
 SETTINGS["network.cell"] = Setting(
-    "published cell or genotype file; unset trains the selected cells",
+    "published cell or genotype file, or densenet_bc; unset trains the "
+    "selected cells",
     Rule("a text", lambda value: isinstance(value, str)),
 )
+for _field, _meaning in (
+    ("cells", "layers of each of its 3 blocks"),
+    ("channels", "its growth rate"),
+):
+    _cells = SETTINGS[f"network.{_field}"]
+    SETTINGS[f"network.{_field}"] = Setting(
+        f"{_cells.meaning}; of densenet_bc, {_meaning}", _cells.rule
+    )
 
 
 def shipped() -> dict[str, str]:
@@ -333,7 +342,20 @@ def validate(config: ml_collections.ConfigDict) -> None:
             "--config.search.implicit=exact or --config.search.order=first"
         )
     if config.network.cell:
-        published.resolve(config.network.cell)
+        published.resolve_network(config.network.cell)
+    if config.network.cell == published.DENSENET:
+        _check_without_cells(config)
+
+
+def _check_without_cells(config: ml_collections.ConfigDict) -> None:
+    for name in ("auxiliary_weight", "drop_path"):
+        if config.network[name] != 0:
+            raise UsageError(
+                f"Expected config.network.{name}=0 beside config.network.cell="
+                f"{published.DENSENET}, a network without cells. Received: "
+                f"{config.network[name]}. Give --config.network."
+                "auxiliary_weight=0 --config.network.drop_path=0"
+            )
 
 
 def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -344,7 +366,7 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     if config.data.data_dir:
         config.data.data_dir = _absolute(config.data.data_dir)
     cell = config.network.cell
-    if cell and cell not in published.names() and _is_path(cell):
+    if cell and cell not in published.network_names() and _is_path(cell):
         config.network.cell = _absolute(cell)
     return config.lock()
 

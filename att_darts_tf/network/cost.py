@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from att_darts_tf.network import network as network_module
-from att_darts_tf.space import attentions, blocks
+from att_darts_tf.space import attentions, blocks, published
 
 LATENCY_BATCHES = (1, 32)
 # Of a network's inference; an odd number has a run in the middle.
@@ -200,6 +200,34 @@ def latencies(network, *, runs=RUNS):
             infer(images).numpy()
             milliseconds.append(1e3 * (time.perf_counter() - begun))
         yield batch, sorted(milliseconds)
+
+
+def examine(
+    architecture, *, channels, cells, image_size, num_classes, stem
+):
+    """Yields lines: which network it is, and the table of its costs.
+
+    Args:
+        architecture: As in `network.create`, as are the sizes.
+        image_size: Integer. Height and width of images, of three channels.
+    """
+    # As it is trained, where there is such a head.
+    has_head = architecture != published.DENSENET
+    network = network_module.create(
+        architecture,
+        image_shape=(image_size, image_size, 3),
+        num_classes=num_classes,
+        channels=channels,
+        cells=cells,
+        auxiliary=has_head,
+        stem=stem,
+    )
+    layers = "cells" if has_head else "layers a block"
+    yield (
+        f"{cells} {layers}, {channels} channels, stem {stem}, images of "
+        f"{image_size} x {image_size} x 3, {num_classes} classes"
+    )
+    yield from describe(network)
 
 
 def describe(network):

@@ -133,7 +133,8 @@ def run_training(
     Args:
         config: The resolved configuration; `config.network` is the recipe.
         data_dir: Folder of the prepared images.
-        genotype: Path of a genotype file, or the name of a published cell.
+        genotype: Path of a genotype file, or one of
+            `published.network_names()`.
         output_dir: Folder of the result and of `model.keras`, the network
             after its last epoch.
         seed: Integer.
@@ -144,13 +145,13 @@ def run_training(
         last epoch (with augmentation), `epochs` and `seconds`.
     """
     data = prepared.load(data_dir)
-    cells = published.resolve(genotype)
+    architecture = published.resolve_network(genotype)
     identity = _identity(
         config,
         "network",
         data=data,
         seed=seed,
-        genotype=json.loads(cells.to_json()),
+        genotype=published.plain(architecture),
     )
     with workdir.StageFolder(output_dir, identity=identity) as folder:
         result = folder.result()
@@ -161,7 +162,7 @@ def run_training(
             config.network,
             data=data,
             split=data.split("train"),
-            genotype=cells,
+            genotype=architecture,
             seed=seed,
             folder=folder.path,
             label=f"training, seed {seed}",
