@@ -1,7 +1,8 @@
 """The command line: `att-darts STAGE --config=... --workdir=...`.
 
-Stages import what they run when they are called, so that `--help` and every
-refusal answer without loading TensorFlow.
+`doctor`, `cost` and `cells` are no stages: they need neither. All
+import what they run when they are called, so that `--help` and every refusal
+answer without loading TensorFlow.
 """
 
 import dataclasses
@@ -14,16 +15,24 @@ import signal
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
 import att_darts_tf
-from att_darts_tf import layout, lineage, settings, startup, summary
+from att_darts_tf import (
+    catalogue,
+    layout,
+    lineage,
+    settings,
+    startup,
+    summary,
+)
 from att_darts_tf.engine import durations
 from att_darts_tf.errors import UsageError
+from att_darts_tf.space import published
 
 PROGRAM = "att-darts"
 USAGE_STATUS = 2
@@ -323,6 +332,124 @@ STAGES = {
 }
 
 
+def _doctor(names, values):
+    from att_darts_tf import doctor
+
+    return doctor.examine()
+
+
+def _cost(names, values):
+    architecture = published.resolve_network(names[0])
+    channels, cells = published.size(names[0])
+    startup.load_tensorflow()
+    from att_darts_tf.network import cost
+
+    return cost.examine(
+        architecture,
+        channels=values.channels or channels,
+        cells=values.cells or cells,
+        image_size=values.image_size,
+        num_classes=values.classes,
+        stem=values.stem,
+    )
+
+
+def _define_cost(values):
+    for name, default, least, meaning in (
+        ("channels", None, 1, "channels of the first cells; 36 if not given. "
+         "Of densenet_bc its growth rate, 40"),
+        ("cells", None, 1, "cells in a row; 20 if not given. Of densenet_bc "
+         "the layers of each of its 3 blocks, 31"),
+        ("image_size", 32, 8, "height and width of images in pixels"),
+        ("classes", 10, 1, "number of classes"),
+    ):
+        flags.DEFINE_integer(
+            name, default, meaning, lower_bound=least, flag_values=values
+        )
+    flags.DEFINE_enum(
+        "stem",
+        "small",
+        ("small", "imagenet"),
+        "first layers: for small images, or those of ImageNet",
+        flag_values=values,
+    )
+
+
+def _cells(names, values):
+    if values.table and (names or values["output"].present):
+        raise UsageError(
+            "Expected --table alone. Received: a name or --output beside it. "
+            f"Run: {PROGRAM} cells --table"
+        )
+    if values["output"].present and not names:
+        raise UsageError(
+            "Expected the name of a cell beside --output. Received: none. See "
+            f"{PROGRAM} cells"
+        )
+    if values.table:
+        return catalogue.table()
+    if names:
+        return catalogue.draw(names[0], values.output)
+    return catalogue.list_cells()
+
+
+def _define_cells(values):
+    flags.DEFINE_string(
+        "output",
+        ".",
+        "folder of NAME-normal.svg and NAME-reduce.svg",
+        flag_values=values,
+    )
+    flags.DEFINE_boolean(
+        "table",
+        False,
+        "published errors and sizes, beside parameters and multiply-adds as "
+        "counted here",
+        flag_values=values,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Tool:
+    """A command that needs neither a configuration nor a work directory.
+
+    Args:
+        run: Called with the names and flags that were given; returns an
+            iterable of lines to print.
+        purpose: String, one line.
+        usage: String. What follows its name.
+        count: Pair of integers. The least and the most names it takes.
+        define_flags: Defines its flags on a `flags.FlagValues`.
+    """
+
+    run: Callable[[list[str], flags.FlagValues], Iterable[str]]
+    purpose: str
+    usage: str = ""
+    count: tuple[int, int] = (0, 0)
+    define_flags: Callable[[flags.FlagValues], None] = lambda values: None
+
+
+TOOLS = {
+    "cells": Tool(
+        _cells,
+        "List published cells, draw one, or compare them all.",
+        " [NAME [--output=FOLDER] | --table]",
+        (0, 1),
+        _define_cells,
+    ),
+    "cost": Tool(
+        _cost,
+        "Count a network's weights, arithmetic and memory; time it.",
+        " CELL [--channels=36] [--cells=20] ...",
+        (1, 1),
+        _define_cost,
+    ),
+    "doctor": Tool(
+        _doctor, "Show versions, devices and the time of a small search step."
+    ),
+}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status.
 
@@ -355,14 +482,16 @@ def _main(argv):
     if argv == ["--version"]:
         print(f"{PROGRAM} {att_darts_tf.__version__}")
         return 0
-    if argv and argv[0] == "doctor":
-        return _doctor(argv[1:])
+    if argv and argv[0] in TOOLS:
+        for line in _run_tool(argv[0], argv[1:]):
+            print(line, flush=True)
+        return 0
     command = _parse(argv)
     settings.validate(command.config)
     begun = time.monotonic()
     with layout.claim(command.workdir, command.config) as folders:
         lines = STAGES[command.stage].run(command, folders)
-    print("\n".join([*lines, _used(command.stage, begun)]))
+    print("\n".join([_used(command.stage, begun), *lines]))
     return 0
 
 
@@ -378,17 +507,38 @@ def _used(stage, begun):
     )
 
 
-def _doctor(rest):
-    if rest:
+def _run_tool(name, arguments):
+    """Returns an iterator over the lines that a tool prints."""
+    tool = TOOLS[name]
+    values = _tool_flags(tool)
+    try:
+        # absl takes a first argument for the program's name.
+        names = values([name, *arguments])[1:]
+    except flags.Error as error:
+        raise _of_absl(error, name) from error
+    least, most = tool.count
+    if not least <= len(names) <= most:
+        expected = {0: "nothing", 1: "one name"}[most]
         raise UsageError(
-            f"Expected nothing after doctor. Received: {shlex.join(rest)}. "
-            f"Run: {PROGRAM} doctor"
+            f"Expected {expected} after {name}. Received: "
+            f"{shlex.join(names) or 'nothing'}. See {PROGRAM} {name} --help"
         )
-    from att_darts_tf import doctor
+    return tool.run(names, values)
 
-    for line in doctor.examine():
-        print(line, flush=True)
-    return 0
+
+def _tool_flags(tool):
+    values = flags.FlagValues()
+    tool.define_flags(values)
+    return values
+
+
+def _of_absl(error, command=""):
+    """Returns the error for flags that cannot be read, in one line."""
+    message = str(error).rstrip(" ?")
+    hint = "?" if "Did you mean" in message else ""
+    return UsageError(
+        f"{message}{hint}. See {' '.join([PROGRAM, command]).strip()} --help"
+    )
 
 
 def _parse(argv):
@@ -414,9 +564,7 @@ def _parse(argv):
     except flags.IllegalFlagValueError as error:
         raise _wrong_type(error, config) from error
     except flags.Error as error:
-        message = str(error).rstrip(" ?")
-        hint = "?" if "Did you mean" in message else ""
-        raise UsageError(f"{message}{hint}. See {PROGRAM} --help") from error
+        raise _of_absl(error) from error
     stage = _stage_of(positional)
     for name, value in (("config", config_name), ("workdir", values.workdir)):
         if not value:
@@ -448,7 +596,7 @@ def _stage_of(positional):
         raise _no_stage("none")
     if positional[0] not in STAGES:
         close = difflib.get_close_matches(
-            positional[0], (*STAGES, "doctor"), n=1
+            positional[0], (*STAGES, *TOOLS), n=1
         )
         hint = f". Did you mean {close[0]!r}?" if close else ""
         raise _no_stage(f"{positional[0]!r}{hint}")
@@ -535,6 +683,8 @@ def _help(argv):
     stages = [argument for argument in rest if not argument.startswith("-")]
     if not stages:
         return _general_help()
+    if stages[0] in TOOLS:
+        return _tool_help(stages[0])
     stage = _stage_of(stages[:1])
     return _stage_help(stage, config_name or "base")
 
@@ -546,16 +696,21 @@ def _general_help():
     names = "\n".join(
         f"  {name:9} {line}" for name, line in settings.shipped().items()
     )
+    tools = "\n".join(
+        f"  {name:17} {tool.purpose}" for name, tool in TOOLS.items()
+    )
     return f"""\
 {PROGRAM}: architecture search over operations and attention.
 
 Usage: {PROGRAM} STAGE --config=CONFIG --workdir=FOLDER \\
          [--config.FIELD=VALUE ...]
-       {PROGRAM} doctor
-            Show versions, devices and the time of a small search step.
+       {PROGRAM} TOOL [...]
 
 Stages, in order:
 {stages}
+
+Tools, which need neither --config nor --workdir:
+{tools}
 
 Options:
   --config=NAME[:VARIANT] or FILE.py[:VARIANT]
@@ -571,6 +726,22 @@ Configurations:
 
 Exit status: 0 done, {USAGE_STATUS} a mistake in the command or its files,
 {INTERRUPTED_STATUS} interrupted, 1 anything else."""
+
+
+def _tool_help(name):
+    tool = TOOLS[name]
+    lines = [tool.purpose, "", f"Usage: {PROGRAM} {name}{tool.usage}", ""]
+    values = _tool_flags(tool)
+    for flag in (values[each] for each in values):
+        default = "" if flag.default is None else flag.default
+        lines.append(f"  --{flag.name}{'' if flag.boolean else f'={default}'}")
+        lines += textwrap.wrap(
+            flag.help,
+            width=79,
+            initial_indent="            ",
+            subsequent_indent="            ",
+        )
+    return "\n".join(lines)
 
 
 def _stage_help(stage, config_name):

@@ -97,7 +97,15 @@ _EVALUATION = {
     "standard_deviation": float,
     "images": _COUNT,
 }
-_EXPORT = {"command": str}
+_EXPORT = {
+    "command": str,
+    "cost": {
+        "parameters": _COUNT,
+        "parameters_with_auxiliary": _COUNT,
+        "multiply_adds": _COUNT,
+        "activation_bytes": _COUNT,
+    },
+}
 _LINEAGE = {
     "stage": str,
     "made_from": dict,
@@ -122,7 +130,7 @@ class Records:
 
     Attributes:
         data: Description of the images.
-        cells: The cells of the final network.
+        cells: The cells of the final network, or the name of one without.
         searches: A `Run` for each seed; none where the cells were given.
         selection: Result of the selection, or `None` where they were given.
         location: Where attention goes in the search; empty without one.
@@ -137,7 +145,7 @@ class Records:
     """
 
     data: dict[str, Any]
-    cells: Genotype
+    cells: Genotype | str
     searches: list[Run]
     selection: dict[str, Any] | None
     location: str
@@ -181,7 +189,8 @@ def run_report(
             as SVG and PNG.
 
     Returns:
-        `page` and `drawings`, the names of the files; `parameters` of the
+        `page` and `drawings`, the names of the files (no drawings for a
+        network without cells); `parameters` of the
         network without auxiliary head; `mean` and `standard_deviation` of the
         test accuracy, and its number of `images`.
     """
@@ -190,22 +199,19 @@ def run_report(
         config,
         sections=tuple(config),
         packages=_PACKAGES,
-        genotype=records.cells.to_json(),
+        genotype=published.plain(records.cells),
         records=records.files,
     )
     with workdir_module.StageFolder(output_dir, identity=identity) as folder:
-        names = [
-            f"{cell}.{kind}"
-            for cell in search_space.CELL_NAMES
-            for kind in ("svg", "png")
-        ]
+        cells = _cells_of(records)
+        names = [f"{cell}.{kind}" for cell in cells for kind in ("svg", "png")]
         result = folder.result()
         if result is not None and all(
             (folder.path / name).exists() for name in (*names, PAGE)
         ):
             return result
-        for name in search_space.CELL_NAMES:
-            _draw(getattr(records.cells, name), name, folder.path)
+        for name, cell in cells.items():
+            _draw(cell, name, folder.path)
         workdir_module.write_atomically(
             folder.path / PAGE, render(config, records)
         )
@@ -238,7 +244,7 @@ def read_records(
     searches, selection, location, architecture = [], None, "", {}
     given = settings.given_cells(config)
     if given:
-        cells = published.resolve(given)
+        cells = published.resolve_network(given)
     else:
         for seed in config.search.seeds:
             folder = f"search/seed-{seed}"
@@ -436,6 +442,15 @@ def _read_architecture(reader, seed) -> tuple[str, dict[str, list]]:
     return record["location"], checked
 
 
+def _cells_of(records) -> dict[str, Any]:
+    """Returns the cells by name: none of a network without cells."""
+    if isinstance(records.cells, str):
+        return {}
+    return {
+        name: getattr(records.cells, name) for name in search_space.CELL_NAMES
+    }
+
+
 def _draw(cell, name, folder) -> None:
     title = _cell_title(name)
     workdir_module.write_atomically(
@@ -537,6 +552,7 @@ def render(config: ml_collections.ConfigDict, records: Records) -> str:
     title = f"Att-DARTS on {records.data['name']}"
     sections = [
         _results(config, records),
+        _cost(records.exported["cost"]),
         _cells(config, records),
         _weights(records) if records.searches else "",
         _curves(records),
@@ -766,22 +782,50 @@ def _time(config, records) -> Markup:
     )
 
 
+def _cost(cost: Mapping[str, int]) -> Markup:
+    auxiliary = cost["parameters_with_auxiliary"]
+    facts = [("Parameters", f"{cost['parameters']:,}")]
+    if auxiliary != cost["parameters"]:
+        facts.append(("With auxiliary head", f"{auxiliary:,}"))
+    facts += [
+        ("Multiply-adds", f"{cost['multiply_adds']:,}"),
+        ("Activation memory", f"{cost['activation_bytes'] / 1e6:,.1f} MB"),
+    ]
+    return _section(
+        "Cost",
+        _pairs(facts),
+        _note(
+            "Multiply-adds are those of convolutions and dense layers for one "
+            "image at inference. Activation memory is what a training step of "
+            "one image keeps for its gradient. ",
+            element("code", "att-darts cost"),
+            " measures the latency on a machine.",
+        ),
+    )
+
+
 def _note(*children: Any) -> Markup:
     return element("p", *children, class_="note")
 
 
 def _cells(config, records) -> Markup:
     note = ""
-    if config.network.cell in published.names():
+    if config.network.cell in published.network_names():
         note = _note("Published: ", published.source(config.network.cell), ".")
+    cells = _cells_of(records)
+    if not cells:
+        return _section(
+            "Cells",
+            element("p", "A network without cells: ", records.cells, "."),
+            note,
+        )
     figures = [
         element(
             "figure",
             Markup(drawings.draw_cell(cell, _cell_title(name))),
             class_="paper",
         )
-        for name in search_space.CELL_NAMES
-        for cell in [getattr(records.cells, name)]
+        for name, cell in cells.items()
     ]
     return _section(
         "Cells",

@@ -16,7 +16,7 @@ from tensorflow.python.framework import convert_to_constants
 from att_darts_tf.data import augment, images, input_pipeline, prepared
 from att_darts_tf.engine import devices, workdir
 from att_darts_tf.errors import UsageError
-from att_darts_tf.network import evaluate
+from att_darts_tf.network import cost, evaluate
 from att_darts_tf.network import network as network_module
 
 PIXELS, ENCODED = "serving_default", "encoded"
@@ -124,7 +124,7 @@ class Classifier(tf.Module):
     no auxiliary head, no optimizer.
 
     Args:
-        network: A built `Network`.
+        network: A built network.
         data: `PreparedData`, the images that it was trained on.
     """
 
@@ -221,8 +221,9 @@ def run_export(
     Returns:
         `model`, the folder of the SavedModel; its `signatures`, `class_names`
         and `image_shape`; the `largest_difference` of its probabilities on
-        some training images from the trained network's; and the `command`
-        that classifies an image.
+        some training images from the trained network's; the `command` that
+        classifies an image; and the network's `cost`, as `cost.count` returns
+        it.
     """
     data = prepared.load(data_dir)
     file = pathlib.Path(model) / "model.keras"
@@ -254,6 +255,7 @@ def run_export(
                 "image_shape": list(data.image_shape),
                 "largest_difference": difference,
                 "command": shlex.join(command),
+                "cost": cost.count(network),
             }
         )
 

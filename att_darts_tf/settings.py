@@ -255,7 +255,8 @@ for _section in ("selection", "network"):
 _TEXT = Rule("a text", lambda value: isinstance(value, str))
 SETTINGS |= {
     "network.cell": Setting(
-        "published cell or genotype file; unset trains the selected cells",
+        "published cell or genotype file, or densenet_bc; unset trains the "
+        "selected cells",
         _TEXT,
     ),
     "network.pretrained": Setting(
@@ -267,6 +268,14 @@ SETTINGS |= {
         "train the classifier alone, beside network.pretrained", _SWITCH
     ),
 }
+for _field, _meaning in (
+    ("cells", "layers of each of its 3 blocks"),
+    ("channels", "its growth rate"),
+):
+    _cells = SETTINGS[f"network.{_field}"]
+    SETTINGS[f"network.{_field}"] = Setting(
+        f"{_cells.meaning}; of densenet_bc, {_meaning}", _cells.rule
+    )
 
 
 def shipped() -> dict[str, str]:
@@ -368,8 +377,24 @@ def validate(config: ml_collections.ConfigDict) -> None:
                 f"0. Received: 0. Give --config.{section}.final_learning_rate="
             )
     if config.network.cell:
-        published.resolve(config.network.cell)
+        published.resolve_network(config.network.cell)
+    if config.network.cell == published.DENSENET:
+        _check_without_cells(config)
     _check_pretrained(config.network)
+
+
+def _check_without_cells(config: ml_collections.ConfigDict) -> None:
+    expected = {"auxiliary_weight": 0, "drop_path": 0, "stem": "small"}
+    for name, value in expected.items():
+        if config.network[name] != value:
+            flags = " ".join(
+                f"--config.network.{each}={expected[each]}" for each in expected
+            )
+            raise UsageError(
+                f"Expected config.network.{name}={value} beside config.network."
+                f"cell={published.DENSENET}, a network without cells. "
+                f"Received: {config.network[name]}. Give {flags}"
+            )
 
 
 def _check_pretrained(recipe):
@@ -420,7 +445,7 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     if config.data.data_dir:
         config.data.data_dir = _absolute(config.data.data_dir)
     cell = config.network.cell
-    if cell and cell not in published.names() and _is_path(cell):
+    if cell and cell not in published.network_names() and _is_path(cell):
         config.network.cell = _absolute(cell)
     if config.network.pretrained:
         config.network.pretrained = _absolute(config.network.pretrained)

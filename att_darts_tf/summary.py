@@ -38,9 +38,11 @@ def table(config: ml_collections.ConfigDict, folders: Layout) -> list[str]:
         ("Parameters", f"{result(folders.training(0))['parameters']:,}"),
         ("Test accuracy", spread(result(folders.evaluation))),
         ("SavedModel", folders.model),
-        ("Drawings", folders.report / "{normal,reduce}.{svg,png}"),
-        ("Report", folders.report / "report.html"),
     ]
+    # A network without cells has none.
+    if result(folders.report)["drawings"]:
+        rows.append(("Drawings", folders.report / "{normal,reduce}.{svg,png}"))
+    rows.append(("Report", folders.report / "report.html"))
     width = max(len(name) for name, _ in rows)
     line = "-" * 79
     return [

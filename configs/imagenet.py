@@ -1,4 +1,4 @@
-"""ImageNet: retraining of cells found on CIFAR-10, as in Nakai et al., 2020.
+"""ImageNet: cells found on CIFAR-10, trained as in Nakai et al., 2020.
 
     att-darts prepare --config=imagenet --workdir=runs/imagenet
     att-darts train --config=imagenet --workdir=runs/imagenet \\

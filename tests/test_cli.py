@@ -131,7 +131,7 @@ class TestDoctor:
         assert first > step > 0
 
     def test_takes_nothing_else(self):
-        assert_refused(run("doctor", "--config=demo"), "--config=demo")
+        assert_refused(run("doctor", "--config=demo"), "'config'")
 
 
 class TestMemory:
@@ -573,9 +573,9 @@ class TestStage:
     ):
         outcome = run("search", "--config=demo", f"--workdir={folder}")
         lines = outcome.output.splitlines()
-        assert lines[0] == "searched"
+        assert lines[1:] == ["searched"]
         time_and_memory = r"search took \d+ s and at most \d+\.\d GB of memory"
-        assert re.fullmatch(time_and_memory, lines[-1])
+        assert re.fullmatch(time_and_memory, lines[0])
 
 
 class TestFineTuning:

@@ -21,6 +21,7 @@ MIDDLE = {"data", "space", "engine"} | FOUNDATIONS
 # What a package or module may import of the project, itself aside.
 ALLOWED = {
     "": set(),
+    "catalogue": {"engine", "errors", "space"},
     "errors": set(),
     "startup": set(),
     "configs": set(),
@@ -48,6 +49,7 @@ LIGHT = (
     "lineage",
     "startup",
     "summary",
+    "catalogue",
     "doctor",
     "__main__",
 )

@@ -10,7 +10,7 @@ from att_darts_tf.data import input_pipeline, prepared
 from att_darts_tf.engine import devices, workdir
 from att_darts_tf.errors import UsageError
 from att_darts_tf.network import network as network_module
-from att_darts_tf.network.network import Network
+from att_darts_tf.network.classifier import Classifier
 
 # Images in a step; no figure depends on it but for rounding.
 BATCH_SIZE = 250
@@ -18,7 +18,7 @@ PACKAGES = ("errors", "data", "space", "engine", "network")
 
 
 def judge(
-    network: Network, *, data: prepared.PreparedData, split: prepared.Split
+    network: Classifier, *, data: prepared.PreparedData, split: prepared.Split
 ) -> tuple[float, float]:
     """Returns accuracy and mean cross entropy on unaugmented images.
 
@@ -101,7 +101,7 @@ def run_evaluation(
 
 
 def check_fits(
-    network: Network, *, data: prepared.PreparedData, file: pathlib.Path
+    network: Classifier, *, data: prepared.PreparedData, file: pathlib.Path
 ) -> None:
     """Raises `UsageError` for a network of images of another kind."""
     expected = (tuple(data.image_shape), len(data.class_names))

@@ -11,6 +11,7 @@ import tensorflow as tf
 from att_darts_tf.errors import UsageError
 from att_darts_tf.network.cell import Cell
 from att_darts_tf.network.classifier import Classifier, check_integer
+from att_darts_tf.network.densenet import DenseNet
 from att_darts_tf.space import blocks, published, search_space
 from att_darts_tf.space.genotype import Genotype
 
@@ -436,21 +437,20 @@ class Network(Classifier):
         return tf.cast(tf.floor(share + draws) / share, self.compute_dtype)
 
 
-def create(architecture, *, image_shape, num_classes, **options):
+def create(architecture, **options):
     """Returns a new network, built.
 
     Args:
-        architecture: `Genotype`.
-        image_shape: `(height, width, channels)`.
-        num_classes: Integer.
-        **options: Further arguments of `Network`.
+        architecture: `Genotype`, one of `published.network_names()`, or the
+            path of a genotype file.
+        **options: Arguments of `Network.from_genotype`; those of
+            `DenseNet.from_recipe` mean the same for a network without cells.
     """
-    return Network.from_genotype(
-        architecture,
-        image_shape=image_shape,
-        num_classes=num_classes,
-        **options,
-    )
+    if not isinstance(architecture, Genotype):
+        architecture = published.resolve_network(architecture)
+    if architecture == published.DENSENET:
+        return DenseNet.from_recipe(**options)
+    return Network.from_genotype(architecture, **options)
 
 
 def load(path):

@@ -133,8 +133,8 @@ def run_training(
     Args:
         config: The resolved configuration; `config.network` is the recipe.
         data_dir: Folder of the prepared images.
-        genotype: Path of a genotype file or of a trained network, or the name
-            of a published cell.
+        genotype: One of `published.network_names()`, or the path of a genotype
+            file or of a trained network.
         output_dir: Folder of the result and of `model.keras`, the network
             after its last epoch.
         seed: Integer.
@@ -145,7 +145,7 @@ def run_training(
         last epoch (with augmentation), `epochs` and `seconds`.
     """
     data = prepared.load(data_dir)
-    cells = published.resolve(genotype)
+    architecture = published.resolve_network(genotype)
     pretrained = config.network.pretrained
     identity = _identity(
         config,
@@ -153,7 +153,7 @@ def run_training(
         data=data,
         inputs={"pretrained": pretrained} if pretrained else {},
         seed=seed,
-        genotype=json.loads(cells.to_json()),
+        genotype=published.plain(architecture),
     )
     with workdir.StageFolder(output_dir, identity=identity) as folder:
         result = folder.result()
@@ -164,7 +164,7 @@ def run_training(
             config.network,
             data=data,
             split=data.split("train"),
-            genotype=cells,
+            genotype=architecture,
             seed=seed,
             folder=folder.path,
             label=f"training, seed {seed}",

@@ -8,7 +8,7 @@ import ml_collections
 from att_darts_tf.data import input_pipeline, prepared
 from att_darts_tf.engine import callbacks, devices, optimizers, training
 from att_darts_tf.network import network as network_module
-from att_darts_tf.network.network import Network
+from att_darts_tf.network.classifier import Classifier
 from att_darts_tf.space.genotype import Genotype
 
 _SCHEDULES = {
@@ -33,11 +33,11 @@ def make_network(
     recipe: ml_collections.ConfigDict,
     *,
     data: prepared.PreparedData,
-    genotype: Genotype,
+    genotype: Genotype | str,
     frozen: bool = False,
-) -> Network:
+) -> Classifier:
     """Returns a new network for a recipe, ready to be trained."""
-    network = Network.from_genotype(
+    network = network_module.create(
         genotype,
         image_shape=data.image_shape,
         num_classes=len(data.class_names),
@@ -66,13 +66,13 @@ def train(
     *,
     data: prepared.PreparedData,
     split: prepared.Split,
-    genotype: Genotype,
+    genotype: Genotype | str,
     seed: int,
     folder: pathlib.Path,
     label: str,
     pretrained: str = "",
     frozen: bool = False,
-) -> tuple[Network, list[dict]]:
+) -> tuple[Classifier, list[dict]]:
     """Trains a network from scratch, or goes on with it.
 
     Args:
@@ -80,7 +80,7 @@ def train(
         recipe: Its part that says how to train.
         data: Description of the prepared images.
         split: The images to train on.
-        genotype: The cells.
+        genotype: The cells, or the name of a network without.
         seed: Of initial weights, order, augmentation and drop path.
         folder: Path of checkpoints and records.
         label: What progress calls the training.

@@ -585,9 +585,10 @@ class FactorizedReduction(keras.layers.Layer):
         self.normalization = BatchNormalization(
             self.affine, dtype=policy, name="normalization"
         )
-        self.even.build(input_shape)
-        self.odd.build(input_shape)
-        self.normalization.build((*input_shape[:-1], self.filters))
+        sampled = strided_shape(input_shape, 2)
+        self.even.build(sampled)
+        self.odd.build(sampled)
+        self.normalization.build((*sampled[:-1], self.filters))
 
     def call(self, inputs, training=False):
         inputs = tf.nn.relu(inputs)

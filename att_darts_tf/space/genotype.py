@@ -38,7 +38,7 @@ _FIELDS = (
     "reduce_bottleneck",
 )
 # What collections of published cells say about a cell; no part of it.
-_REMARKS = ("source", "parameters", "published")
+_REMARKS = ("source", "parameters", "multiply_adds", "published")
 _NAMED_TUPLE = re.compile(r"\s*(\w+\s*=\s*)?Genotype\s*\(")
 # A named tuple may write the states of the output as a range.
 _MOST_STATES = 100
