@@ -134,6 +134,80 @@ class TestDoctor:
         assert_refused(run("doctor", "--config=demo"), "'config'")
 
 
+class TestTools:
+    @pytest.mark.parametrize("name", command_line.TOOLS)
+    def test_help_shows_its_purpose(self, name):
+        outcome = run(name, "--help")
+        assert outcome.status == 0
+        assert command_line.TOOLS[name].purpose in outcome.output
+        assert f"\n  {name}" in run("--help").output
+        assert max(map(len, outcome.output.splitlines())) <= 80
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["cost"], ["one name", "nothing"]),
+            (["cost", "att_darts", "darts_v2"], ["att_darts darts_v2"]),
+            (["cost", "att_dart"], ["Did you mean 'att_darts'?"]),
+            (["cost", "densenet"], ["Did you mean 'densenet_bc'?"]),
+            (["cost", "none.json"], ["none.json"]),
+            (["cost", "att_darts", "--chanels=3"], ["channels?"]),
+            (["cost", "att_darts", "--channels=0"], ["--channels=0"]),
+            (["cost", "att_darts", "--cells=few"], ["--cells=few"]),
+            (["cost", "att_darts", "--image_size=7"], ["--image_size=7"]),
+            (["cost", "att_darts", "--stem=big"], ["small|imagenet"]),
+            (["cells", "darts_v3"], ["Did you mean 'darts_v2'?"]),
+            (["cells", "darts_v1", "darts_v2"], ["darts_v1 darts_v2"]),
+            (["cells", "densenet_bc"], ["without cells"]),
+            (["cells", "--tabel"], ["table?"]),
+            (["cells", "--table", "darts_v2"], ["--table alone"]),
+            (["cells", "--output=x"], ["the name of a cell"]),
+            (["cel"], ["'cells'"]),
+        ],
+    )
+    def test_mistakes_are_refused(self, arguments, words):
+        assert_refused(run(*arguments), *words)
+
+    def test_cells_are_listed_drawn_and_compared(self, tmp_path):
+        assert "att_darts" in run("cells").output
+        assert "486,244,480" in run("cells", "--table").output
+        outcome = run("cells", "att_darts", f"--output={tmp_path}")
+        assert outcome.status == 0
+        assert "sep_conv_3x3+DoubleAttention(0)" in outcome.output
+        assert (tmp_path / "att_darts-normal.svg").exists()
+
+    def test_cost_is_a_table(self):
+        result = subprocess.run(
+            [
+                *(sys.executable, "-m", "att_darts_tf", "cost", "darts_v2"),
+                *("--channels=4", "--cells=3", "--image_size=8"),
+            ],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        head, *rows = result.stdout.splitlines()
+        assert head.startswith("3 cells, 4 channels, stem small, images of 8 x")
+        assert len(rows) == 6
+        assert result.stderr == ""
+
+
+class TestWithoutCells:
+    def test_what_only_cells_have_is_refused_with_the_flags(self, folder):
+        given = ["--config=demo", f"--workdir={folder}"]
+        cell = "--config.network.cell=densenet_bc"
+        flags = (
+            "--config.network.auxiliary_weight=0 --config.network.drop_path=0"
+        )
+        outcome = run("train", *given, cell)
+        assert_refused(outcome, "auxiliary_weight", flags)
+        outcome = run("train", *given, cell, flags.split()[0])
+        assert_refused(outcome, "config.network.drop_path=0 beside", flags)
+        # What remains is the order of stages.
+        outcome = run("train", *given, cell, *flags.split())
+        assert_refused(outcome, "dataset.json")
+
+
 class TestMemory:
     def test_a_search_that_does_not_fit_is_refused_and_may_be_changed(
         self, folder, monkeypatch

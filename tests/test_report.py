@@ -24,6 +24,12 @@ VOID = {"meta", "br", "img", "link", "input", "hr"}
 CLASSES = ["airplane", "<b>bold</b> & \"quoted\"", "ship"]
 CELLS = published.get("att_darts")
 
+COST = {
+    "parameters": 271828,
+    "parameters_with_auxiliary": 314159,
+    "multiply_adds": 486244480,
+    "activation_bytes": 83621744,
+}
 COMMAND = "python /a run/export/classify.py IMAGE"
 
 
@@ -206,7 +212,8 @@ def write_network(root, repeats, epochs=12):
         "images": 500,
     }
     write_stage(root / "evaluation", result, stage="evaluate")
-    write_stage(root / "export", {"command": COMMAND}, stage="export")
+    exported = {"command": COMMAND, "cost": COST}
+    write_stage(root / "export", exported, stage="export")
 
 
 def write_run(root, *, searched=True, repeats=2):
@@ -337,6 +344,8 @@ def test_page_holds_the_figures_of_the_run(page):
         "71,235",
         "1 min 48 s",
         "halves of 750",
+        "486,244,480",
+        "83.6 MB",
         "0.4914, 0.4822, 0.4465",
     ):
         assert figure in page.text, figure
@@ -418,6 +427,17 @@ def test_given_cells_need_no_search(tmp_path):
     assert published.source("darts_v2") in page.text
     assert page.count("svg", "chart") == 2
     assert page.count("table", "heat") == 0
+
+
+def test_a_network_without_cells_has_no_drawings(tmp_path):
+    root = write_run(tmp_path / "run", searched=False)
+    result = run(root, config_of(network={"cell": "densenet_bc"}))
+    assert result["drawings"] == []
+    page = Page(root / "report" / report.PAGE)
+    assert "A network without cells: densenet_bc." in page.text
+    assert published.source("densenet_bc") in page.text
+    assert page.count("figure", "paper") == 0
+    assert not list((root / "report").glob("*.svg"))
 
 
 def test_given_cells_may_be_a_file(tmp_path):
@@ -550,6 +570,12 @@ def change(file, field, value):
             "3 numbers",
         ),
         ("data/lineage.json", ["packages"], [], "`packages`"),
+        (
+            "export/result.json",
+            ["cost", "multiply_adds"],
+            1.5,
+            "`cost.multiply_adds`",
+        ),
     ],
 )
 def test_broken_record_is_named_with_its_field(root, name, field, value, words):

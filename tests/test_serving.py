@@ -13,6 +13,7 @@ from att_darts_tf import serving
 from att_darts_tf.data import augment, prepared
 from att_darts_tf.engine import optimizers
 from att_darts_tf.errors import UsageError
+from att_darts_tf.network import cost
 from att_darts_tf.network.network import Network, save
 from tests.network import toy
 
@@ -286,13 +287,14 @@ def test_the_command_refuses_in_one_line(exported, tmp_path):
     assert "IMAGE [IMAGE ...]" in process.stdout
 
 
-def test_result_describes_the_export(exported):
+def test_result_describes_the_export(exported, network):
     folder, result = exported
     assert result["model"] == str(folder / "model")
     assert result["signatures"] == ["serving_default", "encoded"]
     assert result["class_names"] == ["level", "upright"]
     assert result["image_shape"] == list(SHAPE)
     assert result["largest_difference"] <= TOLERANCE
+    assert result["cost"] == cost.count(network)
     assert {path.name for path in folder.iterdir()} == {
         *("model", "classify.py", "result.json", "identity.json", ".lock")
     }

@@ -62,7 +62,7 @@ def names() -> tuple[str, ...]:
 
 def network_names() -> tuple[str, ...]:
     """Returns `names()` and those of networks without cells."""
-    return (*_NETWORKS, *names())
+    return (*names(), *_NETWORKS)
 
 
 def get(name: str) -> genotype.Genotype:

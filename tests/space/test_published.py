@@ -58,7 +58,57 @@ def test_att_darts_is_the_cell_of_the_paper():
 
 def test_variants_that_the_table_does_not_list_have_no_figures():
     assert published.figures("enas_figure") == {}
-    assert published.parameters("enas_figure") == {}
+
+
+@pytest.mark.parametrize("name", published.network_names())
+def test_every_network_is_counted_at_its_size(name):
+    size = published.size_name(name)
+    assert published.source(name)
+    assert published.parameters(name)[size] > 1_000_000
+    assert published.multiply_adds(name)[size] > 100_000_000
+    assert published.parameters(name).keys() == (
+        published.multiply_adds(name).keys()
+    )
+    # Rounding of the table aside, only what the head of the module tells of
+    # differs from what was published.
+    figures = published.figures(name)
+    same = name == published.DENSENET or published.skeleton(name) == "DARTS"
+    if figures and same and name != "bayesnas_0.005":
+        assert published.parameters(name)[size] / 1e6 == pytest.approx(
+            figures["cifar10_parameters_millions"], abs=0.06
+        )
+
+
+def test_skeletons_are_those_of_the_publications():
+    others = {
+        name
+        for name in published.network_names()
+        if published.skeleton(name) != "DARTS"
+    }
+    assert others == {
+        "nasnet_a",
+        "nasnet_a_darts",
+        "amoebanet_a",
+        "amoebanet_a_darts",
+        "amoebanet_b",
+        "pnasnet_5",
+        "enas",
+        "enas_figure",
+        "densenet_bc",
+    }
+
+
+def test_a_network_without_cells_is_named_but_has_none():
+    assert published.resolve_network("densenet_bc") == "densenet_bc"
+    assert published.plain("densenet_bc") == "densenet_bc"
+    cells = published.resolve_network("darts_v2")
+    assert cells == published.get("darts_v2")
+    assert published.plain(cells) == json.loads(cells.to_json())
+    for function in (published.get, published.resolve):
+        with pytest.raises(UsageError, match="a network without cells"):
+            function("densenet_bc")
+    with pytest.raises(UsageError, match="Did you mean 'densenet_bc'"):
+        published.resolve_network("densenet-bc")
 
 
 def test_figures_are_copies():
