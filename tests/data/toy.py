@@ -16,8 +16,12 @@ def config(name="sample", **changes):
         "image_size": (8, 8),
         "channels": 0,
         "test_fraction": 0.25,
-        "padding": 4,
+        "augmentation": "padded_crop",
         "flip": True,
+        "padding": 4,
+        "crop_area": (0.08, 1.0),
+        "color_jitter": (0.4, 0.4, 0.4, 0.2),
+        "evaluation_resize": 256,
     }
     result = ml_collections.ConfigDict({"data": data})
     result.data.update(changes)
