@@ -308,6 +308,7 @@ def _begin(folder) -> None:
         for split in ("train", "test"):
             for file in folder.glob(f"{split}-?????-of-?????.tfrecord"):
                 file.unlink()
+            (folder / shards.INDEX_FILE.format(split)).unlink(missing_ok=True)
         for left_over in folder.glob(f"{shards.SORTING}*"):
             shutil.rmtree(left_over)
 

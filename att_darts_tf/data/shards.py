@@ -21,6 +21,7 @@ from att_darts_tf.errors import UsageError
 
 # Prefix of folders that are left behind where a process is killed.
 SORTING = ".sorting-"
+INDEX_FILE = "{}-index.npy"
 # Of each image: its file, where its bytes are in it, their CRC-32, its class.
 INDEX = np.dtype(
     [
@@ -158,7 +159,7 @@ def write(
         files.append(
             {"name": name, "examples": last - first, "sha256": sha256}
         )
-    name = f"{split}-index.npy"
+    name = INDEX_FILE.format(split)
     return {
         "files": files,
         "index": {"name": name, "sha256": _write_index(folder / name, index)},

@@ -142,6 +142,11 @@ def test_the_size_is_read_from_the_head_of_a_file(name, size):
 @pytest.mark.parametrize("name", FILES)
 def test_a_window_is_that_of_the_whole_image(name, channels):
     contents = toy.encode(toy.photo(size=(97, 130)), **FILES[name])
+    if (name, channels) == ("CMYK", 1):
+        # TensorFlow's decoder has no way from one to the other.
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            images.decode(contents, channels=channels)
+        return
     whole = images.decode(contents, channels=channels).numpy().astype(int)
     generator = np.random.default_rng(0)
     for _ in range(25):
