@@ -13,7 +13,12 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import convert_to_constants
 
-from att_darts_tf.data import augment, images, input_pipeline, prepared
+from att_darts_tf.data import (
+    augment,
+    input_pipeline,
+    prepared,
+    preprocess,
+)
 from att_darts_tf.engine import devices, workdir
 from att_darts_tf.errors import UsageError
 from att_darts_tf.network import cost, evaluate
@@ -126,11 +131,11 @@ class Classifier(tf.Module):
     Args:
         network: A built network.
         data: `PreparedData`, the images that it was trained on.
+        preprocessing: Of these images.
     """
 
-    def __init__(self, network, data):
+    def __init__(self, network, data, preprocessing):
         super().__init__()
-        height, width, channels = data.image_shape
         pixels = tf.TensorSpec((None, *data.image_shape), tf.uint8, "images")
 
         @tf.function(input_signature=[pixels])
@@ -151,17 +156,15 @@ class Classifier(tf.Module):
                 "label_name": tf.gather(list(data.class_names), labels),
             }
 
-        def decode(contents):
-            image = images.decode(contents, channels=channels)
-            return images.resize(image, height=height, width=width)
-
         @tf.function(
             input_signature=[tf.TensorSpec((None,), tf.string, "contents")]
         )
         def classify_encoded(contents):
             image = tf.TensorSpec(data.image_shape, tf.uint8)
             return classify(
-                tf.map_fn(decode, contents, fn_output_signature=image)
+                tf.map_fn(
+                    preprocessing.fit, contents, fn_output_signature=image
+                )
             )
 
         self.classify = classify
@@ -232,7 +235,10 @@ def run_export(
         sections=("engine",),
         packages=_PACKAGES,
         inputs={"model": file},
-        data=data.digest,
+        data={
+            "digest": data.digest,
+            **preprocess.evaluation_settings(config.data),
+        },
     )
     with workdir.StageFolder(output_dir, identity=identity) as folder:
         result = folder.result()
@@ -244,7 +250,13 @@ def run_export(
         _check_channels(data)
         saved = folder.path / "model"
         script = folder.path / "classify.py"
-        difference = _save(network, data=data, path=saved, file=file)
+        difference = _save(
+            network,
+            data=data,
+            preprocessing=preprocess.of(config.data, data),
+            path=saved,
+            file=file,
+        )
         workdir.write_atomically(script, _SCRIPT)
         command = [sys.executable, str(script.absolute()), "IMAGE"]
         return folder.finish(
@@ -270,16 +282,22 @@ def _check_channels(data) -> None:
         )
 
 
-def _save(network, *, data, path, file) -> float:
+def _save(network, *, data, preprocessing, path, file) -> float:
     """Writes the SavedModel, compares it, and only then gives it its name."""
     unfinished = path.with_name(".unfinished-model")
-    classifier = Classifier(network, data)
+    classifier = Classifier(network, data, preprocessing)
     with _writing(path):
         for left_over in (unfinished, path):
             if left_over.exists():
                 shutil.rmtree(left_over)
         classifier.save(unfinished)
-    difference = _largest_difference(network, unfinished, data=data, file=file)
+    difference = _largest_difference(
+        network,
+        unfinished,
+        split=data.split("train").head(_IMAGES_COMPARED),
+        preprocessing=preprocessing,
+        file=file,
+    )
     with _writing(path):
         os.replace(unfinished, path)
     return difference
@@ -301,13 +319,9 @@ def _writing(path) -> Iterator[None]:
         ) from error
 
 
-def _largest_difference(network, path, *, data, file) -> float:
+def _largest_difference(network, path, *, split, preprocessing, file) -> float:
     """Compares both signatures with the network, on training images."""
-    split = data.split("train")
-    some = prepared.Split(
-        split.images[:_IMAGES_COMPARED], split.labels[:_IMAGES_COMPARED]
-    )
-    files = tf.stack([tf.io.encode_png(image) for image in some.images])
+    files = split.files()
     signatures = tf.saved_model.load(str(path)).signatures
     short_floats = tf.config.experimental.tensor_float_32_execution_enabled()
     # On a GPU kernels of reduced precision may differ by more than allowed.
@@ -315,12 +329,14 @@ def _largest_difference(network, path, *, data, file) -> float:
     try:
         logits = network.predict(
             input_pipeline.evaluation_batches(
-                some, batch_size=len(some), mean=data.mean, std=data.std
+                split, preprocessing=preprocessing, batch_size=len(split)
             ),
             verbose=0,
         )
         answers = [
-            signatures[PIXELS](tf.constant(some.images)),
+            signatures[PIXELS](
+                tf.stack([preprocessing.fit(each) for each in files])
+            ),
             signatures[ENCODED](files),
         ]
     finally:

@@ -108,6 +108,23 @@ _BETAS = Rule(
     and len(value) == 2
     and all(_is_number(beta) and 0 <= beta < 1 for beta in value),
 )
+_AREA = Rule(
+    "two numbers above 0 and up to 1, the smaller one first",
+    lambda value: isinstance(value, tuple)
+    and len(value) == 2
+    and all(_is_number(share) for share in value)
+    and 0 < value[0] <= value[1] <= 1,
+)
+_JITTER = Rule(
+    "four finite numbers of at least 0, the last one up to 0.5",
+    lambda value: isinstance(value, tuple)
+    and len(value) == 4
+    and all(
+        _is_number(strength) and 0 <= strength < float("inf")
+        for strength in value
+    )
+    and value[3] <= 0.5,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +171,7 @@ SETTINGS: dict[str, Setting] = {
         _OPTIONAL_TEXT,
     ),
     "data.image_size": Setting(
-        "height and width in pixels that other sizes are resized to", _PIXELS
+        "height and width in pixels that a network sees", _PIXELS
     ),
     "data.channels": Setting(
         "1 for grey, 3 for colour, 0 for what the source has",
@@ -164,10 +181,27 @@ SETTINGS: dict[str, Setting] = {
         "share of a folder without test/ that becomes the test split",
         _share(zero=False),
     ),
-    "data.padding": Setting(
-        "pixels of zeros on each side before the random crop", _integer(0)
+    "data.augmentation": Setting(
+        "images resized once and shifted, or windows of files as for ImageNet",
+        _one_of(("padded_crop", "resized_crop")),
     ),
     "data.flip": Setting("mirror half of the training images", _SWITCH),
+    "data.padding": Setting(
+        "padded_crop: pixels of zeros on each side before the random crop",
+        _integer(0),
+    ),
+    "data.crop_area": Setting(
+        "resized_crop: smallest and largest share of an image in a window",
+        _AREA,
+    ),
+    "data.color_jitter": Setting(
+        "resized_crop: changes of brightness, contrast, saturation and hue",
+        _JITTER,
+    ),
+    "data.evaluation_resize": Setting(
+        "resized_crop: pixels of the shorter side before the middle is judged",
+        _integer(8),
+    ),
     "space.location": Setting(
         "where attention goes in a cell",
         _one_of(tuple(search_space.SEARCH_SPACES)),
@@ -376,6 +410,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
                 f"config.{section}.schedule=exponential, which never reaches "
                 f"0. Received: 0. Give --config.{section}.final_learning_rate="
             )
+    if config.data.augmentation == "resized_crop":
+        _check_resized_crop(config)
     if config.network.cell:
         published.resolve_network(config.network.cell)
     if config.network.cell == published.DENSENET:
@@ -435,6 +471,24 @@ def given_cells(config: ml_collections.ConfigDict) -> str:
     It is what `published.resolve` takes.
     """
     return config.network.cell or config.network.pretrained
+
+
+def _check_resized_crop(config) -> None:
+    least = max(config.data.image_size)
+    if config.data.evaluation_resize < least:
+        raise UsageError(
+            "Expected config.data.evaluation_resize to be at least the "
+            f"{least} pixels of config.data.image_size. Received: "
+            f"{config.data.evaluation_resize}. Give "
+            f"--config.data.evaluation_resize={least} or more"
+        )
+    for section in ("selection", "network"):
+        if config[section].cutout:
+            raise UsageError(
+                f"Expected config.{section}.cutout=0 beside config.data."
+                "augmentation=resized_crop, which erases nothing. Received: "
+                f"{config[section].cutout}. Give --config.{section}.cutout=0"
+            )
 
 
 def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:

@@ -44,6 +44,7 @@ def export(options, folder):
     """Writes the SavedModel of a network with initial weights."""
     config, data, _ = measure.prepare()
     from att_darts_tf import serving
+    from att_darts_tf.data import preprocess
     from att_darts_tf.network import trainer
     from att_darts_tf.space.published import get
 
@@ -52,7 +53,8 @@ def export(options, folder):
     network = trainer.make_network(
         config, recipe, data=data, genotype=get(options.cell)
     )
-    serving.Classifier(network, data).save(folder)
+    preprocessing = preprocess.of(config.data, data)
+    serving.Classifier(network, data, preprocessing).save(folder)
 
 
 def serve(options):

@@ -70,17 +70,15 @@ def prepare(*, deterministic=True):
     return config, data, splits
 
 
-def batch_options(config, data, *, batch):
+def batch_options(config, data, *, batch, cutout=0):
     """Returns the options of the pipeline's training batches."""
+    from att_darts_tf.data import preprocess
+
     return {
         "batch_size": batch,
         "epoch": 0,
         "seed": 0,
-        "mean": data.mean,
-        "std": data.std,
-        "padding": config.data.padding,
-        "flip": config.data.flip,
-        "cutout": 0,
+        "preprocessing": preprocess.of(config.data, data, cutout=cutout),
     }
 
 

@@ -16,16 +16,28 @@ def data():
         "name": "sample",
         # Where TensorFlow Datasets keeps its data; None is its own default.
         "data_dir": config_dict.placeholder(str),
-        # (height, width) in pixels; other sizes are resized to it.
+        # (height, width) in pixels that a network sees.
         "image_size": (32, 32),
         # 1 grey, 3 colour, 0 as the source has them.
         "channels": 0,
         # Share of a folder without `test/` that becomes the test split.
         "test_fraction": 0.2,
-        # Zeros added on each side before the random crop, in pixels.
-        "padding": 4,
+        # "padded_crop": images are resized to "image_size" once; training
+        # shifts them. "resized_crop", as for ImageNet: files are kept as they
+        # are; training cuts windows out and resizes those.
+        "augmentation": "padded_crop",
         # Mirror half of the training images left to right.
         "flip": True,
+        # Of "padded_crop", as cutout is: zeros added on each side before the
+        # random crop, in pixels.
+        "padding": 4,
+        # Of "resized_crop", as the next two: smallest and largest share of an
+        # image's area that a window has.
+        "crop_area": (0.08, 1.0),
+        # Strength of changes of brightness, contrast, saturation and hue.
+        "color_jitter": (0.4, 0.4, 0.4, 0.2),
+        # Pixels of the shorter side before the middle is cut out to be judged.
+        "evaluation_resize": 256,
     })
 
 
@@ -112,7 +124,8 @@ def training(epochs):
         "auxiliary_weight": 0.4,
         # Drop-path probability reached after the last epoch.
         "drop_path": 0.2,
-        # Side of the erased square in pixels; 0 erases none.
+        # Side of the erased square in pixels; 0 erases none, which
+        # "resized_crop" needs.
         "cutout": 16,
     })
 

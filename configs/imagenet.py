@@ -8,7 +8,8 @@
 The published errors are 26.0 % (top-1) and 8.5 % (top-5); nothing of the kind
 has been measured with this code yet. It needs GPUs, and `imagenet2012` where
 TensorFlow Datasets finds it (see `config.data.data_dir`), or a folder with a
-sub-folder per class in `train/` and `test/` (`--config.data.name=FOLDER`).
+sub-folder per class in `train/` and `test/` (`--config.data.name=FOLDER`). Its
+labelled validation images are the test split.
 
     imagenet           the published recipe
     imagenet:released  what the authors' released code does: a cosine to zero,
@@ -34,6 +35,7 @@ def get_config(variant=""):
     config = base.get_config()
     config.data.name = "imagenet2012"
     config.data.image_size = (224, 224)
+    config.data.augmentation = "resized_crop"
     # Source: Liu et al., 2019, https://arxiv.org/abs/1806.09055, section 3.4
     # and appendix A.3.
     large = {

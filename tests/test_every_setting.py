@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from att_darts_tf import __main__ as main
 from att_darts_tf import layout, lineage, settings, summary
+from att_darts_tf.data import prepared, preprocess
 from att_darts_tf.data import run as data_run
 from att_darts_tf.engine import callbacks, devices, training
 from att_darts_tf.errors import UsageError
@@ -29,6 +30,10 @@ OTHER = {
     "data.test_fraction": (0.7, "data"),
     "data.padding": (3, "network"),
     "data.flip": (False, "network"),
+    "data.augmentation": ("resized_crop", "data"),
+    "data.crop_area": ((0.5, 0.6), "files"),
+    "data.color_jitter": ((0.4, 0.4, 0.4, 0.0), "files"),
+    "data.evaluation_resize": (14, "files"),
     "space.location": ("end", "search"),
     "engine.deterministic": (False, "devices"),
     "engine.precision": ("mixed_bfloat16", "network"),
@@ -74,8 +79,18 @@ for _section in ("selection", "network"):
             "cutout": 2,
         }.items()
     }
+_WITHOUT_CUTOUT = {
+    "selection.cutout": 0,
+    "network.cutout": 0,
+    "data.evaluation_resize": 12,
+}
 # Beside these alone the other value is allowed, or read.
 BESIDE = {
+    "data.augmentation": _WITHOUT_CUTOUT,
+    **dict.fromkeys(
+        ("data.crop_area", "data.color_jitter", "data.evaluation_resize"),
+        {**_WITHOUT_CUTOUT, "data.augmentation": "resized_crop"},
+    ),
     "search.implicit": {"search.order": "second"},
     "engine.jit": {"engine.deterministic": False},
     "network.frozen": {
@@ -161,6 +176,18 @@ def of_data(config, root, tmp_path, monkeypatch):
     return {key: described[key] for key in described if key != "source"}
 
 
+def of_files(config, root, tmp_path, monkeypatch):
+    folder = root / "files"
+    data_run.run_prepare(config, output_dir=folder)
+    data = prepared.load(folder)
+    preprocessing = preprocess.of(config.data, data)
+    files = data.split("train").head(2).files()
+    return [
+        preprocessing.training(files, seed=(0, 0)).numpy().tobytes(),
+        preprocessing.evaluation(files).numpy().tobytes(),
+    ]
+
+
 def _seen(monkeypatch, run, *arguments, **options):
     monkeypatch.setattr(training, "fit", look)
     monkeypatch.setattr(devices, "configure", lambda config: None)
@@ -240,6 +267,7 @@ def of_stages(config, root, tmp_path, monkeypatch):
 
 PARTS = {
     "data": of_data,
+    "files": of_files,
     "network": of_network,
     "selection": of_selection,
     "search": of_search,

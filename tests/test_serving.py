@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from att_darts_tf import serving
 from att_darts_tf.data import augment, prepared
+from att_darts_tf.data import images as images_module
 from att_darts_tf.engine import optimizers
 from att_darts_tf.errors import UsageError
 from att_darts_tf.network import cost
@@ -181,8 +182,8 @@ def test_encoded_images_are_decoded_and_resized_as_for_training(model):
     files = [jpeg, grey, transparent]
     answer = model.signatures["encoded"](tf.stack(files))
     fitted = [
-        serving.images.resize(
-            serving.images.decode(file, channels=3),
+        images_module.resize(
+            images_module.decode(file, channels=3),
             height=toy.SIDE,
             width=toy.SIDE,
         )

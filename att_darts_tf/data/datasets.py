@@ -26,11 +26,18 @@ READABLE = (".jpeg", ".jpg", ".png")
 UNREADABLE = (".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 
+# Where labels are to be had to judge by, if that is not the split `test`.
+_TEST_SPLITS = {"imagenet2012": "validation"}
+
+
 class Example(NamedTuple):
-    """One image, `uint8` of shape `(height, width, channels)`."""
+    """One image: pixels, `uint8` of shape `(height, width, channels)`.
+
+    With `config.data.augmentation` "resized_crop" it is the bytes of a file.
+    """
 
     key: str
-    image: np.ndarray
+    image: np.ndarray | bytes
     label: int
 
 
@@ -42,8 +49,8 @@ class Source:
         name: Name without the place, so that a copy elsewhere has the same.
         class_names: Names by label.
         revision: Changes when the source's images may have changed.
-        read: Maps "train" or "test" to its examples, in any order, of the
-            configured size.
+        read: Maps "train" or "test" to its examples, in any order: pixels of
+            the configured size, or files as they are.
         published: Mean and deviation that published results were normalised
             by, for images in their original size and colours.
     """
@@ -84,6 +91,18 @@ def is_held_out(key: str, *, fraction: float) -> bool:
     return int.from_bytes(digest_of(key)[:8], "big") < fraction * 2**64
 
 
+def keeps_files(settings: ml_collections.ConfigDict) -> bool:
+    """Tells whether images are kept as files rather than as pixels."""
+    return settings.augmentation == "resized_crop"
+
+
+def _published(name, settings) -> statistics.Statistics | None:
+    if keeps_files(settings):
+        grey = settings.channels == 1
+        return None if grey else statistics.PUBLISHED_OF_FILES.get(name)
+    return statistics.PUBLISHED.get(name)
+
+
 def _fit(image, settings) -> np.ndarray:
     height, width = settings.image_size
     image = images.convert(image, channels=settings.channels)
@@ -93,14 +112,18 @@ def _fit(image, settings) -> np.ndarray:
 def _open_sample(settings) -> Source:
     def read(split):
         for index, (image, label) in enumerate(sheets.read(split)):
-            yield Example(f"{split}/{index}", _fit(image, settings), label)
+            if keeps_files(settings):
+                image = tf.io.encode_png(image).numpy()
+            else:
+                image = _fit(image, settings)
+            yield Example(f"{split}/{index}", image, label)
 
     return Source(
         "sample",
         sheets.CLASS_NAMES,
         sheets.revision(),
         read,
-        published=statistics.PUBLISHED["cifar10"],
+        published=_published("cifar10", settings),
     )
 
 
@@ -118,7 +141,7 @@ def _open_folder(settings) -> Source:
     def read(split):
         for label, paths in enumerate(files[split].values()):
             for path in paths:
-                image = _decode_file(path, settings)
+                image = _read_file(path, settings)
                 yield Example(_key_of(path, root), image, label)
 
     class_names = tuple(files["train"])
@@ -129,9 +152,11 @@ def _key_of(path, root) -> str:
     return path.relative_to(root).as_posix()
 
 
-def _decode_file(path, settings) -> np.ndarray:
+def _read_file(path, settings) -> np.ndarray | bytes:
     try:
         contents = path.read_bytes()
+        if keeps_files(settings):
+            return contents
         image = images.decode(contents, channels=settings.channels)
     except OSError as error:
         raise UsageError(
@@ -252,17 +277,25 @@ def _open_tensorflow_dataset(settings) -> Source:
 
     def read(split):
         splits = _prepared_splits(tfds, builder)
-        has_test = "test" in splits
+        test = _TEST_SPLITS.get(builder.name, "test")
+        has_test = test in splits
         dataset = builder.as_dataset(
-            split=split if has_test else "train",
+            split=test if has_test and split == "test" else "train",
             shuffle_files=False,
             read_config=tfds.ReadConfig(add_tfds_id=True),
+            decoders=(
+                {"image": tfds.decode.SkipDecoding()}
+                if keeps_files(settings)
+                else None
+            ),
         )
         for example in _iterate(tfds, dataset, builder):
             key = example["tfds_id"].decode()
             held_out = is_held_out(key, fraction=settings.test_fraction)
             if has_test or held_out == (split == "test"):
-                image = _fit(example["image"], settings)
+                image = example["image"]
+                if not keeps_files(settings):
+                    image = _fit(image, settings)
                 yield Example(key, image, int(example["label"]))
 
     return Source(
@@ -270,7 +303,7 @@ def _open_tensorflow_dataset(settings) -> Source:
         class_names,
         builder.info.full_name,
         read,
-        published=statistics.PUBLISHED.get(builder.name),
+        published=_published(builder.name, settings),
     )
 
 

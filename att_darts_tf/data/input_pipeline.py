@@ -7,7 +7,6 @@ resume at a step there is no iterator to restore: begin at that step.
 import numpy as np
 import tensorflow as tf
 
-from att_darts_tf.data import augment
 from att_darts_tf.errors import UsageError
 
 # Two halves that are trained on together draw from different streams.
@@ -35,29 +34,21 @@ def steps_per_epoch(num_examples, batch_size):
 def training_batches(
     split,
     *,
+    preprocessing,
     batch_size,
     epoch,
     seed,
-    mean,
-    std,
-    padding,
-    flip,
-    cutout,
     first_step=0,
 ):
     """Shuffles and augments one epoch.
 
     Args:
-        split: `prepared.Split`.
+        split: `prepared.Split` or `prepared.EncodedSplit`.
+        preprocessing: What `preprocess.of` returns for its images.
         batch_size: Integer. The last batch is smaller where it does not divide
             the examples: each is seen once.
         epoch: Integer. Each epoch has its own order and its own augmentation.
         seed: Integer.
-        mean: As in `augment.normalise`.
-        std: As in `augment.normalise`.
-        padding: As in `augment.random_crop`.
-        flip: As in `augment.augment`.
-        cutout: As in `augment.random_cutout`.
         first_step: Integer. Batches left out at the beginning; the rest is the
             same, to the bit, as without leaving them out.
 
@@ -68,15 +59,11 @@ def training_batches(
     return _training_batches(
         split,
         stream=_WEIGHTS,
+        preprocessing=preprocessing,
         batch_size=batch_size,
         epoch=epoch,
-        first_step=first_step,
         seed=seed,
-        mean=mean,
-        std=std,
-        padding=padding,
-        flip=flip,
-        cutout=cutout,
+        first_step=first_step,
     )
 
 
@@ -84,8 +71,8 @@ def paired_batches(weights, architecture, **options):
     """Zips one epoch of both halves of the training images.
 
     Args:
-        weights: `prepared.Split`.
-        architecture: `prepared.Split` with as many examples.
+        weights: `prepared.Split` or `prepared.EncodedSplit`.
+        architecture: One of that kind, with as many examples.
         **options: Those of `training_batches`. The first half comes out as it
             would there; the second draws from a random stream of its own.
 
@@ -103,25 +90,23 @@ def paired_batches(weights, architecture, **options):
     )
 
 
-def evaluation_batches(split, *, batch_size, mean, std):
-    """Normalises every example, in order.
+def evaluation_batches(split, *, preprocessing, batch_size):
+    """Prepares every example as it is judged, in order.
 
     Args:
-        split: `prepared.Split`.
+        split: `prepared.Split` or `prepared.EncodedSplit`.
+        preprocessing: What `preprocess.of` returns for its images.
         batch_size: Integer. The last batch may be smaller.
-        mean: As in `augment.normalise`.
-        std: As in `augment.normalise`.
 
     Returns:
         A `tf.data.Dataset` of `(images, labels)`, as in `training_batches`.
     """
-    images, labels = split.tensors
 
     def batch(step):
         at = step * batch_size
-        chosen = images[at : at + batch_size]
-        inputs = augment.normalise(chosen, mean=mean, std=std)
-        return inputs, labels[at : at + batch_size]
+        chosen = tf.range(at, tf.minimum(at + batch_size, len(split)))
+        examples, labels = split.take(chosen)
+        return preprocessing.evaluation(examples), labels
 
     return _mapped(0, _ceil(len(split), batch_size), batch)
 
@@ -170,14 +155,13 @@ def _training_batches(
     split,
     *,
     stream,
+    preprocessing,
     batch_size,
     epoch,
     seed,
     first_step=0,
-    **augmentation,
 ):
     steps = steps_per_epoch(len(split), batch_size)
-    images, labels = split.tensors
     with tf.device("CPU"):
         epoch_seed = tf.random.fold_in(
             tf.constant((seed, stream), tf.int64), tf.constant(epoch, tf.int64)
@@ -189,13 +173,11 @@ def _training_batches(
 
     def batch(step):
         at = step * batch_size
-        chosen = order[at : at + batch_size]
-        inputs = augment.augment(
-            tf.gather(images, chosen),
-            seed=tf.random.fold_in(batch_seed, step),
-            **augmentation,
+        examples, labels = split.take(order[at : at + batch_size])
+        inputs = preprocessing.training(
+            examples, seed=tf.random.fold_in(batch_seed, step)
         )
-        return inputs, tf.gather(labels, chosen)
+        return inputs, labels
 
     return _mapped(first_step, steps, batch)
 

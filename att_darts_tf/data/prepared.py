@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from att_darts_tf.data import records
+from att_darts_tf.data import records, shards
 from att_darts_tf.errors import UsageError
 
 FORMAT = 1
@@ -37,8 +37,71 @@ class Split:
     @functools.cached_property
     def tensors(self) -> tuple[tf.Tensor, tf.Tensor]:
         """Images and labels in host memory, shared by every epoch."""
-        with tf.device("CPU"):
+        # Not in the graph of the first pipeline that asks for them.
+        with tf.init_scope(), tf.device("CPU"):
             return tf.constant(self.images), tf.constant(self.labels)
+
+    def take(self, chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns images and labels at the chosen positions."""
+        images, labels = self.tensors
+        return tf.gather(images, chosen), tf.gather(labels, chosen)
+
+    def files(self) -> tf.Tensor:
+        """Returns all images as files, a string tensor, `(examples,)`."""
+        return tf.stack([tf.io.encode_png(image) for image in self.images])
+
+    def head(self, count: int) -> "Split":
+        """Returns the first examples."""
+        return Split(self.images[:count], self.labels[:count])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EncodedSplit:
+    """Encoded files and labels in a fixed order, read when they are taken.
+
+    Attributes:
+        shards: Paths of the files that they are in.
+        index: Array of dtype `shards.INDEX`, `(examples,)`.
+    """
+
+    shards: tuple[pathlib.Path, ...]
+    index: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        """`int32` array, `(examples,)`."""
+        return self.index["label"].astype(np.int32)
+
+    @functools.cached_property
+    def tensor(self) -> tf.Tensor:
+        """Labels in host memory, shared by every epoch."""
+        with tf.init_scope(), tf.device("CPU"):
+            return tf.constant(self.labels)
+
+    def take(self, chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns files, a string tensor, and labels at chosen positions."""
+
+        def read(positions):
+            contents = shards.read_images(self.shards, self.index[positions])
+            return np.array(contents, object)
+
+        # The same every time, so batches may be read beside each other.
+        contents = tf.numpy_function(
+            read, [chosen], tf.string, stateful=False
+        )
+        contents = tf.ensure_shape(contents, chosen.shape)
+        return contents, tf.gather(self.tensor, chosen)
+
+    def files(self) -> tf.Tensor:
+        """Returns all files, a string tensor, `(examples,)`."""
+        return tf.constant(shards.read_images(self.shards, self.index))
+
+    def head(self, count: int) -> "EncodedSplit":
+        """Returns the first examples."""
+        return EncodedSplit(self.shards, self.index[:count])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,6 +118,8 @@ class PreparedData:
         std: Standard deviation on that scale.
         digest: SHA-256 that changes with any image, label or name, but not
             with the place they were prepared from.
+        encoded: Whether images are kept as their files, of any size, for
+            windows of `image_shape`; otherwise as pixels of that shape.
     """
 
     folder: pathlib.Path
@@ -64,14 +129,15 @@ class PreparedData:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     digest: str
-    _files: dict[str, list[dict[str, Any]]]
+    encoded: bool
+    _splits: dict[str, dict[str, Any]]
 
     def num_examples(self, name: str) -> int:
         """Returns how many images a split has."""
         first, last = self._range_of(name)
         return last - first
 
-    def split(self, name: str) -> Split:
+    def split(self, name: str) -> Split | EncodedSplit:
         """Reads a split.
 
         Args:
@@ -80,10 +146,16 @@ class PreparedData:
                 equal and disjoint; an odd last image is in neither.
         """
         first, last = self._range_of(name)
-        parts = [
-            self._read(file)
-            for file in self._files["test" if name == "test" else "train"]
-        ]
+        split = self._splits["test" if name == "test" else "train"]
+        if self.encoded:
+            index = shards.read_index(
+                self.folder / split["index"]["name"],
+                split["index"]["sha256"],
+                split["files"],
+            )
+            paths = [self.folder / file["name"] for file in split["files"]]
+            return EncodedSplit(tuple(paths), index[first:last])
+        parts = [self._read(file) for file in split["files"]]
         images, labels = (np.concatenate(arrays) for arrays in zip(*parts))
         # Copied, so that half of the images does not hold on to all of them.
         return Split(images[first:last].copy(), labels[first:last].copy())
@@ -94,7 +166,7 @@ class PreparedData:
                 f"Expected a split of {SPLITS}. Received: {name!r}"
             )
         stored = "test" if name == "test" else "train"
-        count = sum(file["examples"] for file in self._files[stored])
+        count = sum(file["examples"] for file in self._splits[stored]["files"])
         half = count // 2
         halves = {"weights": (0, half), "architecture": (half, 2 * half)}
         return halves.get(name, (0, count))
@@ -128,10 +200,8 @@ def load(data_dir: str | os.PathLike) -> PreparedData:
         mean=tuple(description["mean"]),
         std=tuple(description["std"]),
         digest=_digest_of(description),
-        _files={
-            name: split["files"]
-            for name, split in description["splits"].items()
-        },
+        encoded=all("index" in s for s in description["splits"].values()),
+        _splits=description["splits"],
     )
 
 
@@ -166,7 +236,8 @@ def read_description(folder: pathlib.Path) -> dict[str, Any]:
 def check_files(folder: pathlib.Path, description: dict[str, Any]) -> None:
     """Raises `UsageError` for a file that is missing or damaged."""
     for split in description["splits"].values():
-        for file in split["files"]:
+        index = [split["index"]] if "index" in split else []
+        for file in split["files"] + index:
             records.check(folder / file["name"], file["sha256"])
 
 
@@ -204,12 +275,19 @@ def _are_splits(value) -> bool:
         and _is_list(value[name].get("files"), dict)
         and value[name]["files"]
         and all(
-            isinstance(file.get("name"), str)
-            and isinstance(file.get("sha256"), str)
-            and type(file.get("examples")) is int
+            _is_file(file) and type(file.get("examples")) is int
             for file in value[name]["files"]
         )
+        and ("index" not in value[name] or _is_file(value[name]["index"]))
         for name in ("train", "test")
+    )
+
+
+def _is_file(value) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("name"), str)
+        and isinstance(value.get("sha256"), str)
     )
 
 

@@ -1,4 +1,4 @@
-"""Examples as TFRecord files: raw pixels, the label and the key."""
+"""Examples as TFRecord files: the image, the label and the key."""
 
 import hashlib
 import os
@@ -18,10 +18,16 @@ _FEATURES = {
 _BATCH = 1024
 
 
-def encode(*, key: str, image: np.ndarray, label: int) -> bytes:
-    """Returns a serialised `tf.train.Example`, the same bytes every time."""
+def encode(*, key: str, image: np.ndarray | bytes, label: int) -> bytes:
+    """Returns a serialised `tf.train.Example`, the same bytes every time.
+
+    Args:
+        key: String.
+        image: Pixels, or the bytes of an encoded image.
+        label: Integer.
+    """
     values = {
-        "image": [image.tobytes()],
+        "image": [memoryview(image).tobytes()],
         "key": [key.encode("utf-8", "surrogateescape")],
     }
     features = {
@@ -61,12 +67,12 @@ def check(path: pathlib.Path, sha256: str) -> None:
     except OSError as error:
         raise UsageError(
             f"Expected a file of prepared images at {path}. Received: "
-            f"{error.strerror}. {_again(path)}"
+            f"{error.strerror}. {again(path)}"
         ) from error
     if received != sha256:
         raise UsageError(
             f"Expected SHA-256 {sha256[:16]}... of {path}. Received: "
-            f"{received[:16]}...: it is damaged or incomplete. {_again(path)}"
+            f"{received[:16]}...: it is damaged or incomplete. {again(path)}"
         )
 
 
@@ -93,10 +99,11 @@ def read(path: pathlib.Path, *, image_shape: tuple[int, int, int]):
     except tf.errors.OpError as error:
         raise UsageError(
             f"Expected records of {image_shape} images in {path}. Received: "
-            f"{type(error).__name__}. {_again(path)}"
+            f"{type(error).__name__}. {again(path)}"
         ) from error
     return np.concatenate(images), np.concatenate(labels).astype(np.int32)
 
 
-def _again(path) -> str:
+def again(path: pathlib.Path) -> str:
+    """Says how to mend a file of prepared images."""
     return f"Remove {path.parent} and prepare the images again"

@@ -24,6 +24,11 @@ PUBLISHED = {
 }
 # What those hold for: other sizes and grey images have other deviations.
 PUBLISHED_SHAPE = (32, 32, 3)
+# Of colour images as their files have them.
+PUBLISHED_OF_FILES = {
+    **PUBLISHED,
+    "imagenet2012": Statistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
 
 
 def channel_sums(image: np.ndarray) -> np.ndarray:

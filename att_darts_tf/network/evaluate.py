@@ -3,11 +3,13 @@
 import os
 import pathlib
 import statistics
+from typing import NamedTuple
 
 import ml_collections
+import numpy as np
 
-from att_darts_tf.data import input_pipeline, prepared
-from att_darts_tf.engine import devices, workdir
+from att_darts_tf.data import input_pipeline, prepared, preprocess
+from att_darts_tf.engine import devices, losses, workdir
 from att_darts_tf.errors import UsageError
 from att_darts_tf.network import network as network_module
 from att_darts_tf.network.classifier import Classifier
@@ -17,24 +19,65 @@ BATCH_SIZE = 250
 PACKAGES = ("errors", "data", "space", "engine", "network")
 
 
+class Judgement(NamedTuple):
+    """How good a network is on some images.
+
+    Attributes:
+        accuracy: Share of the images whose class is the most probable one.
+        loss: Mean cross entropy.
+        top_5_accuracy: Share of those whose class is one of the five most
+            probable; `None` where there are no more.
+    """
+
+    accuracy: float
+    loss: float
+    top_5_accuracy: float | None
+
+
 def judge(
-    network: Classifier, *, data: prepared.PreparedData, split: prepared.Split
-) -> tuple[float, float]:
-    """Returns accuracy and mean cross entropy on unaugmented images.
+    network: Classifier,
+    *,
+    split: prepared.Split | prepared.EncodedSplit,
+    preprocessing: preprocess.Preprocessing,
+) -> Judgement:
+    """Judges a network on unaugmented images.
 
     Args:
         network: A compiled network.
-        data: Description of the prepared images.
         split: The images to judge on.
+        preprocessing: Of these images.
     """
-    figures = network.evaluate(
+    logits = network.predict(
         input_pipeline.evaluation_batches(
-            split, batch_size=BATCH_SIZE, mean=data.mean, std=data.std
+            split, preprocessing=preprocessing, batch_size=BATCH_SIZE
         ),
-        return_dict=True,
         verbose=0,
     )
-    return float(figures["accuracy"]), float(figures["loss"])
+    ranks = ranks_of(logits, split.labels)
+    return Judgement(
+        accuracy=float(np.mean(ranks < 1)),
+        loss=float(losses.cross_entropy(split.labels, logits)),
+        top_5_accuracy=(
+            float(np.mean(ranks < 5)) if logits.shape[-1] > 5 else None
+        ),
+    )
+
+
+def ranks_of(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns how many classes are before the right one, for each image.
+
+    Of equal logits the first class is before the others.
+
+    Args:
+        logits: Array of shape `(images, classes)`. What is not finite is
+            before everything.
+        labels: Integer array of shape `(images,)`.
+    """
+    labels = labels[:, None]
+    own = np.take_along_axis(logits, labels, axis=1)
+    later = np.arange(logits.shape[1]) > labels
+    behind = (logits < own) | ((logits == own) & later)
+    return logits.shape[1] - 1 - behind.sum(1)
 
 
 def run_evaluation(
@@ -56,8 +99,9 @@ def run_evaluation(
 
     Returns:
         `accuracies` and `losses` in the order of `models`, the `mean` and the
-        sample `standard_deviation` of the accuracies (0 for a single one), and
-        the number of `images`.
+        sample `standard_deviation` of the accuracies (0 for a single one), the
+        number of `images`, and with more than five classes the same of the top
+        five: `top_5_accuracies`, `top_5_mean`, `top_5_standard_deviation`.
     """
     data = prepared.load(data_dir)
     files = [pathlib.Path(folder) / "model.keras" for folder in models]
@@ -71,7 +115,10 @@ def run_evaluation(
         sections=("engine",),
         packages=PACKAGES,
         inputs={f"model_{i}": file for i, file in enumerate(files)},
-        data=data.digest,
+        data={
+            "digest": data.digest,
+            **preprocess.evaluation_settings(config.data),
+        },
     )
     with workdir.StageFolder(output_dir, identity=identity) as folder:
         result = folder.result()
@@ -79,25 +126,36 @@ def run_evaluation(
             return result
         devices.configure(config)
         split = data.split("test")
-        accuracies, losses = [], []
+        judged = []
         for file in files:
             network = network_module.load(file)
             check_fits(network, data=data, file=file)
-            accuracy, loss = judge(network, data=data, split=split)
-            accuracies.append(accuracy)
-            losses.append(loss)
-        several = len(accuracies) > 1
-        return folder.finish(
-            {
-                "accuracies": accuracies,
-                "losses": losses,
-                "mean": statistics.fmean(accuracies),
-                "standard_deviation": (
-                    statistics.stdev(accuracies) if several else 0.0
-                ),
-                "images": len(split),
-            }
-        )
+            judged.append(
+                judge(
+                    network,
+                    split=split,
+                    preprocessing=preprocess.of(config.data, data),
+                )
+            )
+        result = {
+            "losses": [each.loss for each in judged],
+            "images": len(split),
+            **_summary([each.accuracy for each in judged]),
+        }
+        if len(data.class_names) > 5:
+            best = _summary([each.top_5_accuracy for each in judged])
+            result |= {f"top_5_{name}": value for name, value in best.items()}
+        return folder.finish(result)
+
+
+def _summary(accuracies: list[float]) -> dict:
+    return {
+        "accuracies": accuracies,
+        "mean": statistics.fmean(accuracies),
+        "standard_deviation": (
+            statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
+        ),
+    }
 
 
 def check_fits(

@@ -6,7 +6,7 @@ import pathlib
 
 import ml_collections
 
-from att_darts_tf.data import prepared
+from att_darts_tf.data import prepared, preprocess
 from att_darts_tf.engine import workdir
 from att_darts_tf.errors import UsageError
 from att_darts_tf.network import evaluate, trainer
@@ -211,11 +211,15 @@ def _judge_candidate(
             label=label,
         )
         split = data.split("architecture")
-        accuracy, loss = evaluate.judge(network, data=data, split=split)
+        judged = evaluate.judge(
+            network,
+            split=split,
+            preprocessing=preprocess.of(config.data, data),
+        )
         return folder.finish(
             {
-                "validation_accuracy": accuracy,
-                "validation_loss": loss,
+                "validation_accuracy": judged.accuracy,
+                "validation_loss": judged.loss,
                 "validation_images": len(split),
                 "train_accuracy": history[-1]["accuracy"],
                 "parameters": network.num_parameters(),
@@ -225,7 +229,7 @@ def _judge_candidate(
 
 
 def _identity(config, section, *, data, **more) -> dict:
-    augmentation = {name: config.data[name] for name in ("padding", "flip")}
+    augmentation = preprocess.training_settings(config.data)
     return workdir.identity(
         config,
         sections=("engine", section),

@@ -5,7 +5,7 @@ import pathlib
 import keras
 import ml_collections
 
-from att_darts_tf.data import input_pipeline, prepared
+from att_darts_tf.data import input_pipeline, prepared, preprocess
 from att_darts_tf.engine import callbacks, devices, optimizers, training
 from att_darts_tf.network import network as network_module
 from att_darts_tf.network.classifier import Classifier
@@ -92,6 +92,7 @@ def train(
         The trained network and its history, as `training.fit` returns it.
     """
     devices.configure(config)
+    preprocessing = preprocess.of(config.data, data, cutout=recipe.cutout)
     keras.utils.set_random_seed(seed)
     with devices.strategy(config).scope():
         network = make_network(
@@ -103,15 +104,11 @@ def train(
     def dataset_for(epoch, first_step):
         return input_pipeline.training_batches(
             split,
+            preprocessing=preprocessing,
             batch_size=recipe.batch_size,
             epoch=epoch,
             first_step=first_step,
             seed=seed,
-            mean=data.mean,
-            std=data.std,
-            padding=config.data.padding,
-            flip=config.data.flip,
-            cutout=recipe.cutout,
         )
 
     def rate(epoch):

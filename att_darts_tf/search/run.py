@@ -9,7 +9,7 @@ import keras
 import ml_collections
 import numpy as np
 
-from att_darts_tf.data import input_pipeline, prepared
+from att_darts_tf.data import input_pipeline, prepared, preprocess
 from att_darts_tf.engine import (
     callbacks,
     devices,
@@ -95,6 +95,8 @@ def train(
     recipe, label = config.search, f"search, seed {seed}"
     print(f"{label}: {memory.check(config)}", flush=True)
     devices.configure(config)
+    # Source: Liu et al., 2019, appendix A.1: the search erases nothing.
+    preprocessing = preprocess.of(config.data, data)
     weights, architecture = data.split("weights"), data.split("architecture")
     steps = input_pipeline.steps_per_epoch(len(weights), recipe.batch_size)
     keras.utils.set_random_seed(seed)
@@ -109,16 +111,11 @@ def train(
         return input_pipeline.paired_batches(
             weights,
             architecture,
+            preprocessing=preprocessing,
             batch_size=recipe.batch_size,
             epoch=epoch,
             first_step=first_step,
             seed=seed,
-            mean=data.mean,
-            std=data.std,
-            padding=config.data.padding,
-            flip=config.data.flip,
-            # Source: Liu et al., 2019, appendix A.1: the search erases none.
-            cutout=0,
         )
 
     def rate(epoch):

@@ -115,3 +115,83 @@ def test_a_traced_file_reader_gives_the_same_bits():
     expected = images.resize(image, height=6, width=5)
     np.testing.assert_array_equal(traced(contents), expected)
     assert traced.get_concrete_function().structured_outputs.shape == (6, 5, 3)
+
+
+FILES = {
+    "smoothed colour": {"subsampling": 2},
+    "full colour": {"subsampling": 0},
+    "progressive": {"progressive": True},
+    "grey": {"mode": "L"},
+    "CMYK": {"mode": "CMYK"},
+    "PNG": {"kind": "PNG"},
+    "grey PNG": {"kind": "PNG", "mode": "L"},
+    "transparent PNG": {"kind": "PNG", "mode": "RGBA"},
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("size", [(375, 500), (33, 17), (1, 1)])
+def test_the_size_is_read_from_the_head_of_a_file(name, size):
+    contents = toy.encode(toy.photo(size=size), **FILES[name])
+    received = images.size_of(contents)
+    assert received.dtype == tf.int32
+    assert tuple(received.numpy()) == size
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", FILES)
+def test_a_window_is_that_of_the_whole_image(name, channels):
+    contents = toy.encode(toy.photo(size=(97, 130)), **FILES[name])
+    if (name, channels) == ("CMYK", 1):
+        # TensorFlow's decoder has no way from one to the other.
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            images.decode(contents, channels=channels)
+        return
+    whole = images.decode(contents, channels=channels).numpy().astype(int)
+    generator = np.random.default_rng(0)
+    for _ in range(25):
+        height, width = generator.integers(1, (98, 131))
+        top, left = generator.integers(0, (98 - height, 131 - width))
+        window = tf.constant([top, left, height, width], tf.int32)
+        received = images.decode_window(contents, window, channels=channels)
+        assert received.shape == (height, width, channels)
+        expected = whole[top : top + height, left : left + width]
+        difference = np.abs(received.numpy() - expected)
+        if name in ("smoothed colour", "progressive", "CMYK"):
+            # Only the border lacks neighbours, of whose colour it takes 1/4.
+            assert difference[1:-1, 1:-1].max(initial=0) == 0
+            assert difference.max() <= 24
+        else:
+            assert difference.max() == 0
+
+
+@pytest.mark.parametrize(
+    "size", [(375, 500), (500, 375), (301, 64), (20, 33), (7, 5), (256, 256)]
+)
+def test_resizing_and_cropping_is_pillow_s(size):
+    image = toy.photo(size=size, seed=4)
+    received = images.resize_and_crop(
+        tf.constant(image), shorter_side=64, height=56, width=49
+    )
+    assert received.dtype == tf.uint8 and received.shape == (56, 49, 3)
+    # As torchvision does it, in its words.
+    height, width = size
+    short, long = sorted(size)
+    long = int(64 * long / short)
+    shape = (64, long) if width <= height else (long, 64)
+    resized = Image.fromarray(image).resize(shape, Image.BILINEAR)
+    left = int(round((resized.width - 49) / 2.0))
+    top = int(round((resized.height - 56) / 2.0))
+    cropped = resized.crop((left, top, left + 49, top + 56))
+    difference = received.numpy().astype(int) - np.asarray(cropped)
+    # Pillow rounds between its two passes.
+    assert np.abs(difference).max() <= 1
+
+
+def test_only_jpeg_and_png_files_are_readable():
+    image = toy.photo(size=(4, 5))
+    assert images.is_readable(toy.encode(image))
+    assert images.is_readable(toy.encode(image, "PNG"))
+    for kind in ("GIF", "BMP", "TIFF", "WEBP"):
+        assert not images.is_readable(toy.encode(image, kind))
+    assert not images.is_readable(b"")

@@ -223,7 +223,10 @@ def test_evaluation_judges_every_network_on_the_test_split(
 def test_spread_is_the_sample_standard_deviation(
     data_dir, trained, tmp_path, monkeypatch
 ):
-    figures = iter([(0.5, 1.0), (0.7, 2.0), (0.9, 3.0)])
+    figures = iter(
+        evaluate.Judgement(*each, None)
+        for each in [(0.5, 1.0), (0.7, 2.0), (0.9, 3.0)]
+    )
     monkeypatch.setattr(evaluate, "judge", lambda *a, **k: next(figures))
     result = evaluate.run_evaluation(
         toy.config(),
@@ -340,9 +343,9 @@ def test_candidates_train_on_one_half_and_are_judged_on_the_other(
         used["trained"] = split
         return Trained(), [{"accuracy": 0.5, "seconds": 1.0}]
 
-    def judge(model, *, data, split):
+    def judge(model, *, split, preprocessing):
         used["judged"] = split
-        return 0.5, 1.0
+        return evaluate.Judgement(0.5, 1.0, None)
 
     monkeypatch.setattr(trainer, "train", train)
     monkeypatch.setattr(evaluate, "judge", judge)
