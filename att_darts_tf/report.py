@@ -733,7 +733,9 @@ def _results(config, records) -> Markup:
             + f"Test figures are of {evaluation['images']:,} images that "
             "nothing else reads"
             + (
-                "; the deviation is that of a sample. "
+                "; the deviation is that of a sample, and the mean is known to "
+                f"\u00b1 {100 * evaluation['half_width_95']:.2f} % with 95 % "
+                "confidence (Student's t). "
                 if several
                 else ", and of a single training, so their spread is unknown. "
             )

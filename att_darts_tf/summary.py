@@ -131,7 +131,8 @@ def spread(result: dict) -> str:
     return (
         f"{percent(result['mean'])} +- "
         f"{100 * result['standard_deviation']:.2f} {of}, "
-        f"{len(accuracies)} trainings"
+        f"{len(accuracies)} trainings (95 % interval of the mean: +- "
+        f"{100 * result['half_width_95']:.2f})"
     )
 
 

@@ -1,5 +1,6 @@
 """Judges networks; the only reader of the test split."""
 
+import math
 import os
 import pathlib
 import statistics
@@ -7,6 +8,7 @@ from typing import NamedTuple
 
 import ml_collections
 import numpy as np
+import tensorflow as tf
 
 from att_darts_tf.data import input_pipeline, prepared, preprocess
 from att_darts_tf.engine import devices, losses, workdir
@@ -99,9 +101,10 @@ def run_evaluation(
 
     Returns:
         `accuracies` and `losses` in the order of `models`, the `mean` and the
-        sample `standard_deviation` of the accuracies (0 for a single one), the
-        number of `images`, and with more than five classes the same of the top
-        five: `top_5_accuracies`, `top_5_mean`, `top_5_standard_deviation`.
+        sample `standard_deviation` of the accuracies (0 for a single one), of
+        several also `half_width_95` (see there), the number of `images`, and
+        with more than five classes the same of the top five:
+        `top_5_accuracies`, `top_5_mean` and so on.
     """
     data = prepared.load(data_dir)
     files = [pathlib.Path(folder) / "model.keras" for folder in models]
@@ -149,13 +152,38 @@ def run_evaluation(
 
 
 def _summary(accuracies: list[float]) -> dict:
-    return {
+    summary = {
         "accuracies": accuracies,
         "mean": statistics.fmean(accuracies),
-        "standard_deviation": (
-            statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
-        ),
+        "standard_deviation": 0.0,
     }
+    if len(accuracies) > 1:
+        summary["standard_deviation"] = statistics.stdev(accuracies)
+        summary["half_width_95"] = half_width_95(accuracies)
+    return summary
+
+
+def half_width_95(values: list[float]) -> float:
+    """Returns half the width of the 95 % confidence interval of a mean.
+
+    It is `t * s / sqrt(n)` of n values with the sample deviation s, where t is
+    the 97.5 % quantile of Student's distribution with n - 1 degrees of freedom.
+
+    Args:
+        values: Two or more numbers, taken for independent and normal.
+    """
+    freedom = len(values) - 1
+    low, high = 0.0, 1e3
+    for _ in range(80):
+        middle = (low + high) / 2
+        # The probability of both tails beyond `middle`.
+        tails = tf.math.betainc(
+            *tf.constant(
+                [freedom / 2, 0.5, freedom / (freedom + middle**2)], tf.float64
+            )
+        )
+        low, high = (middle, high) if tails > 0.05 else (low, middle)
+    return middle * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def check_fits(
