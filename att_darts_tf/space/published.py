@@ -6,9 +6,13 @@ auxiliary head; NASNet, AmoebaNet, PNASNet and ENAS were published on skeletons
 of their own, so that their published figures do not compare with them.
 
 BayesNAS keeps several operations an edge, so a node has one to six inputs. It
-is read as their sum, like any node: of `bayesnas_0.005` that gives 2.39 million
-parameters, not the published 3.4. `snas_mild` has 2.66 million as released, not
-the published 2.9.
+is read as their sum, like any node. Its released network differs from the DARTS
+skeleton: normalisation stands before the ReLU instead of behind each pointwise
+kernel, an average counts the padding, and an input is halved by two full 1x1
+convolutions before it is brought to the width of the cell. The operations have
+as many weights as those here; with that halving `bayesnas_0.005` has 2.51
+million parameters (2.39 here), not the published 3.4. `snas_mild` has 2.66
+million as released, not the published 2.9.
 """
 
 import functools

@@ -172,3 +172,19 @@ def test_what_is_neither_is_refused(cell, expected):
 def test_unknown_name_lists_the_names(function):
     with pytest.raises(UsageError, match="Did you mean 'pnasnet_5'"):
         function("pnasnet5")
+
+
+# Source: the released BayesNAS network; two size reductions of C to C, by two
+# convolutions to C / 2, and normalisations of what enters instead of what
+# leaves a preprocessing; no normalisation in the stem, one before the head.
+def test_released_bayesnas_network_has_the_listed_number_of_parameters():
+    (here,) = published.parameters("bayesnas_0.005").values()
+    channels, inputs, released = 36, [108, 108], here
+    for cell in range(20):
+        channels *= 1 + (cell in (6, 13))
+        released += sum(2 * (each - channels) for each in inputs)
+        if cell - 1 in (6, 13):
+            released += inputs[0] ** 2
+        inputs = [inputs[1], 4 * channels]
+    released += 2 * inputs[1] - 2 * 108
+    assert released == 2_512_198
