@@ -194,7 +194,7 @@ class TestTools:
 
 class TestWithoutCells:
     def test_what_only_cells_have_is_refused_with_the_flags(self, folder):
-        given = ["--config=demo", f"--workdir={folder}"]
+        given = ["--config=cifar", f"--workdir={folder}"]
         cell = "--config.network.cell=densenet_bc"
         flags = (
             "--config.network.auxiliary_weight=0 --config.network.drop_path=0"

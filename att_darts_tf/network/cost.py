@@ -16,8 +16,9 @@ from att_darts_tf.network import network as network_module
 from att_darts_tf.space import attentions, blocks, published
 
 LATENCY_BATCHES = (1, 32)
-# Of a network's inference; an odd number has a run in the middle.
-RUNS = 9
+# Runs of inference that are timed: the most, and the fewest, at which it ends
+# once they have taken so many seconds.
+RUNS, FEWEST_RUNS, SECONDS = 9, 3, 10.0
 # What gives the same numbers another name or shape.
 _ALIASES = ("Expand", "ExpandDims", "Identity", "IdentityN", "Reshape",
             "Squeeze", "StopGradient")
@@ -173,17 +174,16 @@ def _original(tensor):
     return tensor
 
 
-def latencies(network, *, runs=RUNS):
+def latencies(network):
     """Yields the time of inference for each of `LATENCY_BATCHES`.
 
     Args:
         network: A built `Classifier`.
-        runs: Integer. Of a traced function, after a first one that is not
-            counted.
 
     Returns:
         Iterator over pairs of the number of images in a batch and the sorted
-        milliseconds of each run.
+        milliseconds of each run of a traced function, after a first one that
+        is not among them.
     """
     pixels = tf.TensorSpec((None, *network.image_shape), network.compute_dtype)
 
@@ -195,7 +195,9 @@ def latencies(network, *, runs=RUNS):
         images = tf.zeros((batch, *network.image_shape), pixels.dtype)
         infer(images).numpy()
         milliseconds = []
-        for _ in range(runs):
+        while len(milliseconds) < RUNS and (
+            len(milliseconds) < FEWEST_RUNS or sum(milliseconds) < 1e3 * SECONDS
+        ):
             begun = time.perf_counter()
             infer(images).numpy()
             milliseconds.append(1e3 * (time.perf_counter() - begun))

@@ -219,9 +219,14 @@ def test_table_holds_every_cost():
     assert all(len(line) <= 80 for line in lines)
 
 
-def test_latency_is_that_of_every_run():
-    found = dict(cost.latencies(skipping(), runs=3))
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [(100.0, cost.RUNS), (0.0, cost.FEWEST_RUNS)]
+)
+def test_latency_is_that_of_several_runs(monkeypatch, seconds, expected):
+    monkeypatch.setattr(cost, "SECONDS", seconds)
+    found = dict(cost.latencies(skipping()))
     assert set(found) == set(cost.LATENCY_BATCHES)
     for runs in found.values():
-        assert len(runs) == 3
-        assert 0 < runs[0] <= runs[1] <= runs[2]
+        assert len(runs) == expected
+        assert runs == sorted(runs)
+        assert runs[0] > 0
