@@ -34,7 +34,7 @@ def table(config: ml_collections.ConfigDict, folders: Layout) -> list[str]:
         rows.append(("Cells", folders.selected))
     rows += [
         ("Parameters", f"{result(folders.training(0))['parameters']:,}"),
-        ("Test accuracy", spread(result(folders.evaluation))),
+        *accuracies(result(folders.evaluation)),
         ("SavedModel", folders.model),
         ("Drawings", folders.report / "{normal,reduce}.{svg,png}"),
         ("Report", folders.report / "report.html"),
@@ -92,7 +92,7 @@ def train(result: dict, folders: Layout) -> list[str]:
 
 def evaluate(result: dict, folders: Layout) -> list[str]:
     return [
-        f"Test accuracy: {spread(result)}",
+        *(f"{name}: {value}" for name, value in accuracies(result)),
         f"Figures: {folders.evaluation / 'result.json'}",
     ]
 
@@ -119,14 +119,22 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.2f} %"
 
 
-def spread(result: dict) -> str:
-    accuracies = result["accuracies"]
+def accuracies(result: dict) -> list[tuple[str, str]]:
+    """Returns the names of the figures of an evaluation, and the figures."""
+    rows = [("Test accuracy", spread(result))]
+    if "top_5_accuracies" in result:
+        rows.append(("Top-5 accuracy", spread(result, prefix="top_5_")))
+    return rows
+
+
+def spread(result: dict, *, prefix: str = "") -> str:
+    accuracies = result[f"{prefix}accuracies"]
     of = f"of {result['images']:,} images"
     if len(accuracies) == 1:
         return f"{percent(accuracies[0])} {of}, one training"
     return (
-        f"{percent(result['mean'])} +- "
-        f"{100 * result['standard_deviation']:.2f} {of}, "
+        f"{percent(result[f'{prefix}mean'])} +- "
+        f"{100 * result[f'{prefix}standard_deviation']:.2f} {of}, "
         f"{len(accuracies)} trainings"
     )
 
