@@ -36,7 +36,7 @@ def table(config: ml_collections.ConfigDict, folders: Layout) -> list[str]:
         rows.append(("Cells", folders.selected))
     rows += [
         ("Parameters", f"{result(folders.training(0))['parameters']:,}"),
-        ("Test accuracy", spread(result(folders.evaluation))),
+        *accuracies(result(folders.evaluation)),
         ("SavedModel", folders.model),
     ]
     # A network without cells has none.
@@ -96,7 +96,7 @@ def train(result: dict, folders: Layout) -> list[str]:
 
 def evaluate(result: dict, folders: Layout) -> list[str]:
     return [
-        f"Test accuracy: {spread(result)}",
+        *(f"{name}: {value}" for name, value in accuracies(result)),
         f"Figures: {folders.evaluation / 'result.json'}",
     ]
 
@@ -123,16 +123,24 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.2f} %"
 
 
-def spread(result: dict) -> str:
-    accuracies = result["accuracies"]
+def accuracies(result: dict) -> list[tuple[str, str]]:
+    """Returns the names of the figures of an evaluation, and the figures."""
+    rows = [("Test accuracy", spread(result))]
+    if "top_5_accuracies" in result:
+        rows.append(("Top-5 accuracy", spread(result, prefix="top_5_")))
+    return rows
+
+
+def spread(result: dict, *, prefix: str = "") -> str:
+    accuracies = result[f"{prefix}accuracies"]
     of = f"of {result['images']:,} images"
     if len(accuracies) == 1:
         return f"{percent(accuracies[0])} {of}, one training"
     return (
-        f"{percent(result['mean'])} +- "
-        f"{100 * result['standard_deviation']:.2f} {of}, "
+        f"{percent(result[f'{prefix}mean'])} +- "
+        f"{100 * result[f'{prefix}standard_deviation']:.2f} {of}, "
         f"{len(accuracies)} trainings (95 % interval of the mean: +- "
-        f"{100 * result['half_width_95']:.2f})"
+        f"{100 * result[f'{prefix}half_width_95']:.2f})"
     )
 
 

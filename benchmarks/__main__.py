@@ -14,6 +14,7 @@ SHORT_SET = (
     ("network_step",),
     ("inference",),
     ("input_pipeline",),
+    ("input_pipeline", "--augmentation=resized_crop", "--steps=20"),
 )
 COLUMNS = "{:60}{:>10}{:>10}{:>10}"
 

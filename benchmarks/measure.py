@@ -1,6 +1,7 @@
 """What all benchmarks share: the clock, the data and the line of JSON."""
 
 import argparse
+import atexit
 import importlib.metadata
 import json
 import os
@@ -35,11 +36,13 @@ def seconds_since_start():
     return uptime - started
 
 
-def prepare(*, deterministic=True):
-    """Loads TensorFlow as the stages do, and the embedded real images.
+def prepare(*, deterministic=True, **settings):
+    """Loads TensorFlow as the stages do, and images.
 
     Args:
         deterministic: Boolean, `config.engine.deterministic`.
+        **settings: Fields of `config.data`; by default the embedded real
+            images.
 
     Returns:
         The base configuration, the prepared data and both halves by name.
@@ -56,17 +59,15 @@ def prepare(*, deterministic=True):
 
     config = base.get_config()
     config.engine.deterministic = deterministic
+    config.data.update(settings)
     devices.configure(config)
     keras.utils.set_random_seed(0)
-    with tempfile.TemporaryDirectory() as folder:
-        run_prepare(config, output_dir=folder)
-        data = prepared.load(folder)
-        splits = {
-            name: data.split(name) for name in ("weights", "architecture")
-        }
-        for split in splits.values():
-            # Images are read when first asked for, and the folder goes.
-            _ = split.tensors
+    # Images may be read at any time.
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    run_prepare(config, output_dir=folder.name)
+    data = prepared.load(folder.name)
+    splits = {name: data.split(name) for name in ("weights", "architecture")}
     return config, data, splits
 
 

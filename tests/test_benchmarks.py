@@ -40,19 +40,29 @@ def test_growth_shows_all_that_it_says_to_have_measured():
     assert drawn == 3 * points
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_a_benchmark_prints_its_figures(name):
+def figures_of(name, *flags):
     result = subprocess.run(
-        [
-            *(sys.executable, "-m", f"benchmarks.{name}", "--steps=2"),
-            *SMALL[name],
-        ],
+        [sys.executable, "-m", f"benchmarks.{name}", "--steps=2", *flags],
         cwd=ROOT,
         capture_output=True,
         text=True,
     )
     assert result.returncode == 0, result.stderr
-    figures = json.loads(result.stdout)
+    return json.loads(result.stdout)
+
+
+def test_the_input_pipeline_is_measured_on_files_of_real_size():
+    figures = figures_of(
+        "input_pipeline", "--augmentation=resized_crop", "--batch=8"
+    )
+    assert figures["image_shape"] == [224, 224, 3]
+    assert figures["images_per_second"] > 0
+    assert figures["images_per_second_of_a_core"] > 0
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_benchmark_prints_its_figures(name):
+    figures = figures_of(name, *SMALL[name])
     assert figures["benchmark"] == name
     assert figures["images_per_second"] > 0
     assert figures["peak_memory_gb"] > 0

@@ -250,6 +250,15 @@ class TestSettingsTable:
             ("data.test_fraction", 0.0),
             ("data.test_fraction", 1.0),
             ("data.padding", -1),
+            ("data.augmentation", "crop"),
+            ("data.crop_area", (0.5,)),
+            ("data.crop_area", (0.0, 1.0)),
+            ("data.crop_area", (0.5, 0.4)),
+            ("data.crop_area", (0.5, 1.1)),
+            ("data.color_jitter", (0.4, 0.4, 0.4)),
+            ("data.color_jitter", (0.4, -0.1, 0.4, 0.2)),
+            ("data.color_jitter", (0.4, 0.4, 0.4, 0.6)),
+            ("data.evaluation_resize", 0),
             ("engine.checkpoint_steps", -1),
             ("search.seeds", ()),
             ("search.seeds", (1, 1)),
@@ -281,6 +290,25 @@ class TestSettingsTable:
         with config.ignore_type():
             config.update_from_flattened_dict({name: value})
         with pytest.raises(UsageError, match=f"config.{name} must be"):
+            settings.validate(config)
+
+    @pytest.mark.parametrize(
+        ("changes", "expected"),
+        [
+            ({"data.image_size": (224, 300)}, "at least the 300 pixels"),
+            ({"selection.cutout": 16}, "config.selection.cutout=0 beside"),
+            ({"network.cutout": 16}, "config.network.cutout=0 beside"),
+        ],
+    )
+    def test_refuses_what_windows_of_files_would_leave_out(
+        self, changes, expected
+    ):
+        config = base.get_config()
+        config.data.augmentation = "resized_crop"
+        config.selection.cutout = config.network.cutout = 0
+        settings.validate(config)
+        config.update_from_flattened_dict(changes)
+        with pytest.raises(UsageError, match=expected):
             settings.validate(config)
 
     def test_plain_data_and_back_is_the_same_configuration(self):

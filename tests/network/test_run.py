@@ -408,3 +408,21 @@ def candidate(accuracy, seed):
 def test_best_candidate_is_chosen_and_explained(candidates, chosen, reason):
     assert run.choose(candidates) == chosen
     assert run.explain(candidates, chosen) == reason
+
+
+def test_the_rank_of_a_class_is_the_number_of_those_before_it():
+    logits = np.array(
+        [
+            [0.1, 0.5, 0.3],
+            [0.1, 0.5, 0.3],
+            # Equal ones stand in the order of the classes.
+            [2.0, 2.0, 2.0],
+            [2.0, 2.0, 2.0],
+            # A network that diverged is never right.
+            [np.nan, 0.0, 1.0],
+            [np.nan, np.nan, np.nan],
+        ]
+    )
+    labels = np.array([1, 0, 0, 2, 2, 0])
+    ranks = evaluate.ranks_of(logits, labels)
+    assert ranks.tolist() == [0, 2, 0, 2, 1, 2]
