@@ -35,6 +35,8 @@ def get_config(variant=""):
     config = base.get_config()
     config.data.name = "imagenet2012"
     config.data.image_size = (224, 224)
+    # Some of its images are grey.
+    config.data.channels = 3
     config.data.augmentation = "resized_crop"
     # Source: Liu et al., 2019, https://arxiv.org/abs/1806.09055, section 3.4
     # and appendix A.3.
