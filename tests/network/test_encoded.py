@@ -19,7 +19,7 @@ def config(tmp_path_factory):
     images.write_photos(root / "train", classes=CLASSES, count=6)
     images.write_photos(root / "test", classes=CLASSES, count=3)
     result = toy.config()
-    result.data.update(images.encoded_config(root).data)
+    result.data = images.encoded_config(root).data
     result.network.epochs = 1
     result.network.cutout = 0
     return result
