@@ -22,14 +22,7 @@ from absl import flags
 from ml_collections import config_flags
 
 import att_darts_tf
-from att_darts_tf import (
-    catalogue,
-    layout,
-    lineage,
-    settings,
-    startup,
-    summary,
-)
+from att_darts_tf import layout, lineage, settings, startup, summary
 from att_darts_tf.engine import durations
 from att_darts_tf.errors import UsageError
 from att_darts_tf.space import published
@@ -386,6 +379,8 @@ def _cells(names, values):
             "Expected the name of a cell beside --output. Received: none. See "
             f"{PROGRAM} cells"
         )
+    from att_darts_tf import catalogue
+
     if values.table:
         return catalogue.table()
     if names:
