@@ -68,14 +68,22 @@ def location(cells: Genotype) -> str:
 
 
 def draw(name: str, folder: str | os.PathLike) -> Iterator[str]:
-    """Draws both cells of a publication; yields their text and the files.
+    """Draws both cells of a publication or of a file.
 
     Args:
-        name: String, one of `published.names()`.
+        name: String, one of `published.names()` or the path of a genotype file
+            or of a trained network, whose name without ending is NAME below.
         folder: Path of an existing or new folder, of `NAME-normal.svg` and
             `NAME-reduce.svg`.
+
+    Yields:
+        The cells as text, and the files.
     """
-    cells = published.get(name)
+    if name in published.network_names():
+        cells, source = published.get(name), published.source(name)
+    else:
+        cells, source = published.resolve(name), name
+        name = pathlib.Path(name).stem
     folder = pathlib.Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -84,7 +92,7 @@ def draw(name: str, folder: str | os.PathLike) -> Iterator[str]:
             f"Expected a folder that can be made at {folder}. Received: "
             f"{error.strerror}. Give another with --output="
         ) from error
-    yield f"{name}, {location(cells)}: {published.source(name)}"
+    yield f"{name}, {location(cells)}: {source}"
     yield from cells.summary().splitlines()
     for kind in search_space.CELL_NAMES:
         file = folder / f"{name}-{kind}.svg"

@@ -53,6 +53,14 @@ def test_drawings_are_written_and_the_cells_are_told(tmp_path):
         assert ElementTree.fromstring(file.read_text()).tag.endswith("svg")
 
 
+def test_cells_of_a_file_are_drawn_under_its_name(tmp_path):
+    file = tmp_path / "mine.json"
+    published.get("att_darts").write(file)
+    lines = list(catalogue.draw(str(file), tmp_path))
+    assert lines[0] == f"mine, after_every: {file}"
+    assert (tmp_path / "mine-reduce.svg").exists()
+
+
 def test_what_cannot_be_drawn_is_refused(tmp_path):
     (tmp_path / "file").touch()
     for name, folder, message in (
