@@ -126,6 +126,7 @@ def _select(command, folders):
 
 
 def _train(command, folders):
+    settings.check_pretrained(command.config)
     command.require(folders.data, "prepare")
     genotype = settings.given_cells(command.config)
     if not genotype:
@@ -204,7 +205,9 @@ def _pipeline(command, folders):
             "not installed. Run: pip install 'att-darts-tf[pipeline]', or run "
             "the other stages one by one"
         ) from error
-    _require_memory(command, folders)
+    settings.check_pretrained(command.config)
+    if not settings.given_cells(command.config):
+        _require_memory(command, folders)
     return pipeline.run_pipeline(command.config, folders)
 
 
@@ -332,6 +335,11 @@ def _doctor(names, values):
 
 
 def _cost(names, values):
+    if names[0].endswith(".keras"):
+        raise UsageError(
+            "Expected cells, whose network the flags describe. Received: "
+            f"{names[0]}, a trained network. See cost.json in its export"
+        )
     architecture = published.resolve_network(names[0])
     channels, cells = published.size(names[0])
     startup.load_tensorflow()

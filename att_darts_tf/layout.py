@@ -60,8 +60,13 @@ class Layout:
         """Returns the file of the cells that were selected."""
         return self.selection / "genotype.json"
 
+    @property
+    def trainings(self) -> pathlib.Path:
+        """Returns the folder of all trainings, which the first one makes."""
+        return self.root / "training"
+
     def training(self, repeat: int) -> pathlib.Path:
-        return self.root / "training" / f"repeat-{repeat}"
+        return self.trainings / f"repeat-{repeat}"
 
     def trained(self, repeat: int) -> pathlib.Path:
         """Returns the file of a trained network."""
@@ -104,8 +109,9 @@ def claim(root: str, config: ml_collections.ConfigDict) -> Iterator[Layout]:
     """Holds a work directory to one configuration and one process.
 
     A new work directory records its configuration; one that another
-    configuration made is refused, but for settings of a search that has not
-    begun. If the first command fails on a mistake of the user's, the record
+    configuration made is refused, but for settings of stages that have not
+    begun, and for the price, which the report alone reads.
+    If the first command fails on a mistake of the user's, the record
     goes again, so that the mended command is welcome.
 
     Args:
@@ -119,8 +125,7 @@ def claim(root: str, config: ml_collections.ConfigDict) -> Iterator[Layout]:
             _record(layout, config)
         else:
             _compare(layout, config)
-            if not layout.searches.exists():
-                _record(layout, config)
+            _record(layout, config)
         try:
             yield layout
         except UsageError:
@@ -163,9 +168,18 @@ def _compare(layout: Layout, config: ml_collections.ConfigDict) -> None:
         )
     )
     received = dict(settings.flatten(workdir.plain(config)))
-    searched = layout.searches.exists()
+    free = tuple(
+        name
+        for name, folder in (
+            ("search.", layout.searches),
+            ("selection.", layout.selection),
+            ("network.", layout.trainings),
+            ("hourly_price", None),
+        )
+        if folder is None or not folder.exists()
+    )
     for name in [*received, *found]:
-        if name.startswith("search.") and not searched:
+        if name.startswith(free):
             continue
         if found.get(name) != received.get(name):
             raise UsageError(

@@ -197,7 +197,7 @@ def run_report(
     records = read_records(config, pathlib.Path(workdir))
     identity = workdir_module.identity(
         config,
-        sections=tuple(config),
+        sections=tuple(name for name in config if name != "hourly_price"),
         packages=_PACKAGES,
         genotype=published.plain(records.cells),
         records=records.files,
@@ -206,7 +206,8 @@ def run_report(
         cells = _cells_of(records)
         names = [f"{cell}.{kind}" for cell in cells for kind in ("svg", "png")]
         result = folder.result()
-        if result is not None and all(
+        priced = result and result["hourly_price"] == config.hourly_price
+        if priced and all(
             (folder.path / name).exists() for name in (*names, PAGE)
         ):
             return result
@@ -219,6 +220,7 @@ def run_report(
         return folder.finish(
             {
                 "page": PAGE,
+                "hourly_price": config.hourly_price,
                 "drawings": names,
                 "parameters": records.trainings[0].result["parameters"],
                 "mean": evaluation["mean"],
@@ -242,9 +244,11 @@ def read_records(
     _check_data(data, root / "data/dataset.json")
     folders = ["data"]
     searches, selection, location, architecture = [], None, "", {}
-    given = settings.given_cells(config)
-    if given:
-        cells = published.resolve_network(given)
+    if settings.given_cells(config):
+        # What a training began with need not be there any more.
+        cells = published.resolve_network(
+            config.network.cell or root / "training/repeat-0/model.keras"
+        )
     else:
         for seed in config.search.seeds:
             folder = f"search/seed-{seed}"
@@ -265,6 +269,13 @@ def read_records(
             reader.run("train", folder, repeat, _TRAINING, _TRAINING_HISTORY)
         )
     evaluation = reader.result("evaluate", "evaluation", _EVALUATION)
+    if config.repeats > 1:
+        _check_shape(
+            root / "evaluation/result.json",
+            "",
+            evaluation,
+            {"half_width_95": float},
+        )
     for name in ("accuracies", "losses"):
         if len(evaluation[name]) != config.repeats:
             raise _malformed(
@@ -739,10 +750,19 @@ def _results(config, records) -> Markup:
                 if several
                 else ", and of a single training, so their spread is unknown. "
             )
+            + _top_5(evaluation)
             + "Training figures are of the last epoch, with augmentation, drop "
-            "path and the auxiliary head's share of the loss."
+            "path, smoothed labels and the auxiliary head's share of the loss."
         ),
     )
+
+
+def _top_5(evaluation) -> str:
+    accuracies = evaluation.get("top_5_accuracies")
+    if accuracies is None:
+        return ""
+    figures = ", ".join(map(percent, accuracies))
+    return f"Among the five most probable classes: {figures}. "
 
 
 def _time(config, records) -> Markup:

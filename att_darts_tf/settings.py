@@ -148,7 +148,7 @@ def _network_settings(section: str) -> dict[str, Setting]:
             "rate of SGD in the first epoch", _above(0)
         ),
         f"{section}.final_learning_rate": Setting(
-            "rate that SGD ends at", _at_least(0)
+            "rate that the cosine ends at", _at_least(0)
         ),
         f"{section}.momentum": Setting("momentum of SGD", _share(zero=True)),
         f"{section}.weight_decay": Setting(
@@ -271,6 +271,10 @@ for _section in ("selection", "network"):
         f"{_section}.schedule": Setting(
             "how the rate falls from epoch to epoch",
             _one_of(("cosine", "exponential")),
+        ),
+        f"{_section}.decay": Setting(
+            "factor of the rate each epoch, of the exponential schedule",
+            _share(zero=False),
         ),
         f"{_section}.label_smoothing": Setting(
             "share of each label that is spread over all classes",
@@ -402,21 +406,13 @@ def validate(config: ml_collections.ConfigDict) -> None:
             f"away. Received: {config.engine.precision}. Give "
             "--config.search.implicit=exact or --config.search.order=first"
         )
-    for section in ("selection", "network"):
-        recipe = config[section]
-        if recipe.schedule == "exponential" and not recipe.final_learning_rate:
-            raise UsageError(
-                f"Expected config.{section}.final_learning_rate above 0 beside "
-                f"config.{section}.schedule=exponential, which never reaches "
-                f"0. Received: 0. Give --config.{section}.final_learning_rate="
-            )
     if config.data.augmentation == "resized_crop":
         _check_resized_crop(config)
     if config.network.cell:
         published.resolve_network(config.network.cell)
     if config.network.cell == published.DENSENET:
         _check_without_cells(config)
-    _check_pretrained(config.network)
+    _check_fine_tuning(config.network)
 
 
 def _check_without_cells(config: ml_collections.ConfigDict) -> None:
@@ -433,7 +429,7 @@ def _check_without_cells(config: ml_collections.ConfigDict) -> None:
             )
 
 
-def _check_pretrained(recipe):
+def _check_fine_tuning(recipe):
     if not recipe.pretrained:
         if recipe.frozen:
             raise UsageError(
@@ -448,6 +444,23 @@ def _check_pretrained(recipe):
             f"file has cells. Received: {recipe.cell} and {recipe.pretrained}. "
             "Leave one out"
         )
+    for name in ("auxiliary_weight", "drop_path"):
+        if recipe.frozen and recipe[name]:
+            raise UsageError(
+                f"Expected config.network.{name}=0 beside config.network."
+                f"frozen=true, which trains the last classifier alone. "
+                f"Received: {recipe[name]}. Give --config.network.{name}=0"
+            )
+
+
+def check_pretrained(config: ml_collections.ConfigDict) -> None:
+    """Raises `UsageError` for a network that a training cannot begin with.
+
+    Only a training reads it, so that what follows does without.
+    """
+    recipe = config.network
+    if not recipe.pretrained:
+        return
     found = trained.describe(recipe.pretrained)
     for name in ("cells", "channels", "stem"):
         if recipe[name] != getattr(found, name):
@@ -455,13 +468,6 @@ def _check_pretrained(recipe):
                 f"Expected config.network.{name} as in {recipe.pretrained}. "
                 f"Received: {recipe[name]}. Give "
                 f"--config.network.{name}={getattr(found, name)}"
-            )
-    for name in ("auxiliary_weight", "drop_path"):
-        if recipe.frozen and recipe[name]:
-            raise UsageError(
-                f"Expected config.network.{name}=0 beside config.network."
-                f"frozen=true, which trains the last classifier alone. "
-                f"Received: {recipe[name]}. Give --config.network.{name}=0"
             )
 
 

@@ -3,7 +3,8 @@
     python -m benchmarks.record --workdir=runs/cpu --folder=results/cifar10-cpu
 
 Copies what the run found (cells, curves, figures, how it was made) into a
-folder, beside a picture of the curves, and prints times and accuracy.
+folder, beside a picture of the curves, and prints times and accuracy. Curves
+are those of the first seed and of the first training.
 """
 
 import argparse
@@ -16,7 +17,8 @@ from att_darts_tf.engine.durations import duration
 
 # What is copied where it is there, with its name in the folder.
 FILES = {
-    "search/seed-0/genotype.json": "genotype.json",
+    "search/seed-0/genotype.json": "search-genotype.json",
+    "selection/genotype.json": "genotype.json",
     "search/seed-0/history.csv": "search.csv",
     "search/seed-0/lineage.json": "search-lineage.json",
     "training/repeat-0/history.csv": "training.csv",
@@ -38,6 +40,8 @@ def main():
     options = parser.parse_args()
     folder = options.folder
     folder.mkdir(parents=True, exist_ok=True)
+    for name in (*FILES.values(), "curves.png"):
+        (folder / name).unlink(missing_ok=True)
     for name, copy in FILES.items():
         if (options.workdir / name).exists():
             shutil.copyfile(options.workdir / name, folder / copy)

@@ -110,11 +110,12 @@ def training(epochs):
         "stem": "small",
         "epochs": epochs,
         "batch_size": 96,
-        # SGD, from the first rate to the last: on a "cosine" per epoch, or
-        # "exponential", by the same factor every epoch.
+        # SGD, from the first rate on a "cosine" per epoch to the last, or
+        # "exponential", by the factor `decay` every epoch.
         "schedule": "cosine",
         "learning_rate": 0.025,
         "final_learning_rate": 0.0,
+        "decay": 0.97,
         "momentum": 0.9,
         "weight_decay": 3e-4,
         "clip_norm": 5.0,

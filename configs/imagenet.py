@@ -1,8 +1,7 @@
 """ImageNet: cells found on CIFAR-10, trained as in Nakai et al., 2020.
 
     att-darts prepare --config=imagenet --workdir=runs/imagenet
-    att-darts train --config=imagenet --workdir=runs/imagenet \\
-        --config.network.cell=att_darts
+    att-darts train --config=imagenet --workdir=runs/imagenet
     att-darts evaluate --config=imagenet --workdir=runs/imagenet
 
 The published errors are 26.0 % (top-1) and 8.5 % (top-5); nothing of the kind
@@ -47,6 +46,7 @@ def get_config(variant=""):
         "batch_size": 128,
         "schedule": "exponential",
         "learning_rate": 0.1,
+        "decay": 0.97,
         "weight_decay": 3e-5,
         "label_smoothing": 0.1,
         "drop_path": 0.0,
@@ -57,8 +57,5 @@ def get_config(variant=""):
     config.network.epochs = 250
     for recipe in (config.selection, config.network):
         recipe.update(large)
-        # The rate is 0.97 of the last epoch's.
-        recipe.final_learning_rate = (
-            0.0 if variant == "released" else 0.1 * 0.97**recipe.epochs
-        )
+    config.network.cell = "att_darts"
     return config

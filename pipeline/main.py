@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import os
 import pkgutil
 import sys
 from collections.abc import Iterator
@@ -35,9 +36,11 @@ def run_pipeline(
     """
     text = json.dumps(workdir.plain(config), sort_keys=True)
     refuse_replaced_text(text, folders)
-    define = pipeline.define(
-        code=code_digest(), search_cells=not settings.given_cells(config)
-    )
+    code, given = code_digest(), settings.given_cells(config)
+    if os.path.exists(given):
+        # The cache would not see that another file has its name.
+        code = f"{code}-{workdir.digest(given)}"
+    define = pipeline.define(code=code, search_cells=not given)
     with supervision.supervise(folders.pipeline), _logged(folders):
         local.init(
             local.SubprocessRunner(use_venv=False),

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import fcntl
+import importlib
 import io
 import os
 import pathlib
@@ -678,6 +679,94 @@ class TestStage:
         assert lines[1:] == ["searched"]
         time_and_memory = r"search took \d+ s and at most \d+\.\d GB of memory"
         assert re.fullmatch(time_and_memory, lines[0])
+
+
+class TestWorkDirectory:
+    @pytest.fixture
+    def prepared(self, folder, monkeypatch):
+        """Replaces stages by ones that make their folders."""
+
+        def stage(name, *made):
+            def run_stage(command, folders):
+                for each in made:
+                    (folders.root / each).mkdir(parents=True)
+                return [name]
+
+            monkeypatch.setitem(
+                command_line.STAGES,
+                name,
+                dataclasses.replace(command_line.STAGES[name], run=run_stage),
+            )
+
+        stage("prepare", "data")
+        stage("train", "training/repeat-0")
+        stage("evaluate")
+        outcome = run("prepare", "--config=demo", f"--workdir={folder}")
+        assert outcome.status == 0
+
+    def test_settings_of_a_stage_to_come_may_change(self, folder, prepared):
+        given = ("--config=demo", f"--workdir={folder}")
+        cell = "--config.network.cell=att_darts"
+        assert run("train", *given, cell).status == 0
+        assert_refused(
+            run("evaluate", *given), "config.network.cell='att_darts'"
+        )
+        assert run("evaluate", *given, cell).status == 0
+
+    def test_a_price_may_come_last(self, folder, prepared):
+        given = ("--config=demo", f"--workdir={folder}")
+        run("train", *given)
+        assert run("evaluate", *given, "--config.hourly_price=2").status == 0
+
+    def test_settings_of_a_stage_that_has_run_may_not(self, folder, prepared):
+        assert_refused(
+            run(
+                "train",
+                "--config=demo",
+                f"--workdir={folder}",
+                "--config.data.padding=2",
+            ),
+            "config.data.padding=4",
+        )
+
+
+def test_imagenet_is_prepared_trained_and_judged_as_its_docstring_says(
+    folder, monkeypatch
+):
+    stages = []
+    for name in ("prepare", "train", "evaluate"):
+
+        def stage(command, folders, name=name):
+            stages.append((name, settings.given_cells(command.config)))
+            (folders.root / name).mkdir()
+            return []
+
+        monkeypatch.setitem(
+            command_line.STAGES,
+            name,
+            dataclasses.replace(command_line.STAGES[name], run=stage),
+        )
+    page = importlib.import_module(f"{settings.SHIPPED}.imagenet").__doc__
+    command = r"att-darts (\w+) (--config=imagenet) --workdir"
+    commands = re.findall(command, page)
+    for name, config in commands:
+        assert run(name, config, f"--workdir={folder}").status == 0
+    assert stages == [
+        (name, "att_darts") for name in ("prepare", "train", "evaluate")
+    ]
+
+
+def test_a_pipeline_of_given_cells_needs_no_memory_of_a_search(
+    folder, monkeypatch
+):
+    from att_darts_tf.pipeline import main as pipeline
+    from att_darts_tf.search import memory
+
+    monkeypatch.setattr(memory, "available", lambda: 0.1)
+    monkeypatch.setattr(pipeline, "run_pipeline", lambda *_: ["run"])
+    given = ("pipeline", "--config=demo", f"--workdir={folder}")
+    assert_refused(run(*given), "GB")
+    assert run(*given, "--config.network.cell=att_darts").status == 0
 
 
 class TestFineTuning:

@@ -73,6 +73,7 @@ for _section in ("selection", "network"):
         for name, value in {
             "stem": "imagenet",
             "schedule": "exponential",
+            "decay": 0.5,
             "label_smoothing": 0.1,
             "auxiliary_weight": 0.3,
             "drop_path": 0.1,
@@ -86,6 +87,8 @@ _WITHOUT_CUTOUT = {
 }
 # Beside these alone the other value is allowed, or read.
 BESIDE = {
+    "selection.decay": {"selection.schedule": "exponential"},
+    "network.decay": {"network.schedule": "exponential"},
     "data.augmentation": _WITHOUT_CUTOUT,
     **dict.fromkeys(
         ("data.crop_area", "data.color_jitter", "data.evaluation_resize"),
@@ -322,6 +325,7 @@ CIFAR = {
     "schedule": "cosine",
     "learning_rate": 0.025,
     "final_learning_rate": 0.0,
+    "decay": 0.97,
     "momentum": 0.9,
     "weight_decay": 3e-4,
     "clip_norm": 5.0,
@@ -339,7 +343,6 @@ IMAGENET = {
     "batch_size": 128,
     "schedule": "exponential",
     "learning_rate": 0.1,
-    "final_learning_rate": 0.1 * 0.97**250,
     "weight_decay": 3e-5,
     "label_smoothing": 0.1,
     "drop_path": 0.0,
@@ -348,7 +351,6 @@ IMAGENET = {
 RELEASED = {
     **IMAGENET,
     "schedule": "cosine",
-    "final_learning_rate": 0.0,
     "label_smoothing": 0.0,
 }
 
@@ -367,7 +369,8 @@ def test_recipes_are_those_published(name, expected):
     settings.validate(config)
     recipe = {**config.network}
     assert {key: recipe.pop(key) for key in expected} == expected
-    assert recipe == {"cell": "", "pretrained": "", "frozen": False}
+    cell = "" if name.startswith("cifar") else "att_darts"
+    assert recipe == {"cell": cell, "pretrained": "", "frozen": False}
 
 
 def test_search_and_selection_are_those_published():

@@ -303,6 +303,7 @@ def test_result_names_the_files_and_the_figures(reported):
     folder, result = reported
     assert result == {
         "page": "report.html",
+        "hourly_price": 0.0,
         "drawings": ["normal.svg", "normal.png", "reduce.svg", "reduce.png"],
         "parameters": 271828,
         "mean": 0.46399999999999997,
@@ -328,6 +329,26 @@ def test_time_is_totalled_and_priced(tmp_path, price):
         assert f"{figure}</td>" in section
     for money in ("2.05", "0.80", "2.16", "5.01"):
         assert (f"{money}</td>" in section) == bool(price)
+
+
+def test_a_price_may_be_given_later(tmp_path):
+    write_run(tmp_path)
+    run(tmp_path)
+    page = tmp_path / "report" / report.PAGE
+    assert "Price" not in page.read_text("utf-8")
+    run(tmp_path, config_of(hourly_price=36.0))
+    assert "5.01</td>" in page.read_text("utf-8")
+    run(tmp_path)
+    assert "Price" not in page.read_text("utf-8")
+
+
+def test_top_5_accuracies_are_told_where_there_are_some(tmp_path):
+    write_run(tmp_path)
+    records = report.read_records(config_of(), tmp_path)
+    assert "five most probable" not in report.render(config_of(), records)
+    records.evaluation["top_5_accuracies"] = [0.901, 0.912]
+    page = report.render(config_of(), records)
+    assert "five most probable classes: 90.10 %, 91.20 %." in page
 
 
 def test_page_holds_the_figures_of_the_run(page):

@@ -169,12 +169,7 @@ Preprocessing = PaddedCrop | ResizedCrop
 # What each kind reads of `config.data`, for training and for evaluation.
 _TRAINING = {
     "padded_crop": ("padding", "flip"),
-    "resized_crop": (
-        "crop_area",
-        "flip",
-        "color_jitter",
-        "evaluation_resize",
-    ),
+    "resized_crop": ("crop_area", "flip", "color_jitter"),
 }
 _EVALUATION = {"padded_crop": (), "resized_crop": ("evaluation_resize",)}
 
@@ -204,7 +199,10 @@ def of(
         "image_shape": data.image_shape,
         "mean": data.mean,
         "std": data.std,
-        **{name: settings[name] for name in _TRAINING[received]},
+        **{
+            name: settings[name]
+            for name in _TRAINING[received] + _EVALUATION[received]
+        },
     }
     if data.encoded:
         return ResizedCrop(**common)

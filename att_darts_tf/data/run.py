@@ -306,8 +306,10 @@ def _begin(folder) -> None:
         (folder / prepared.DESCRIPTION).unlink(missing_ok=True)
         # Of another number of files, some would stay.
         for split in ("train", "test"):
-            for file in folder.glob(f"{split}-?????-of-?????.tfrecord"):
-                file.unlink()
+            name = f"{split}-?????-of-?????.tfrecord"
+            for pattern in (name, f".{name}.partial"):
+                for file in folder.glob(pattern):
+                    file.unlink()
             (folder / shards.INDEX_FILE.format(split)).unlink(missing_ok=True)
         for left_over in folder.glob(f"{shards.SORTING}*"):
             shutil.rmtree(left_over)

@@ -250,8 +250,14 @@ def read_images(
     """
     contents = []
     for shard, offset, length, crc, _ in index.tolist():
-        with open(files[shard], "rb", buffering=0) as file:
-            read = os.pread(file.fileno(), length, offset)
+        try:
+            with open(files[shard], "rb", buffering=0) as file:
+                read = os.pread(file.fileno(), length, offset)
+        except OSError as error:
+            raise UsageError(
+                f"Expected a readable file of images at {files[shard]}. "
+                f"Received: {error.strerror}. {records.again(files[shard])}"
+            ) from error
         if zlib.crc32(read) != crc:
             raise UsageError(
                 f"Expected CRC-32 {crc:08x} of {length} bytes at {offset} of "

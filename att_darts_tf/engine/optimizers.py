@@ -177,18 +177,15 @@ def cosine_rate(epoch, *, epochs, first, last):
     return last + (first - last) * (1 + math.cos(math.pi * epoch / epochs)) / 2
 
 
-def exponential_rate(epoch, *, epochs, first, last):
+def exponential_rate(epoch, *, first, decay):
     """Returns the learning rate of an epoch that falls by a constant factor.
 
-    The factor is `(last / first) ** (1 / epochs)`.
-
     Args:
-        epoch: As in `cosine_rate`, like the rest.
-        epochs: Integer.
-        first: Float, above 0.
-        last: Float, above 0.
+        epoch: Integer, at least 0.
+        first: Float. Rate of epoch 0.
+        decay: Float. Factor of each epoch.
     """
-    return first * (last / first) ** (epoch / epochs)
+    return first * decay**epoch
 
 
 def _correction(beta, step):

@@ -1,9 +1,11 @@
 """Trains a Keras model so that no interruption shows in the result."""
 
+import contextlib
 import csv
 import io
 import json
 import pathlib
+import re
 import time
 import warnings
 
@@ -90,19 +92,35 @@ def fit(
             dataset = dataset_for(epoch, first_step)
             remaining = steps_per_epoch - first_step
             _check_length(dataset, remaining)
-            model.fit(
-                dataset,
-                initial_epoch=epoch,
-                epochs=epoch + 1,
-                steps_per_epoch=remaining,
-                shuffle=False,
-                verbose=0,
-                callbacks=keras.callbacks.CallbackList(
-                    listed, add_history=True, model=model, **params
-                ),
-            )
+            with mistakes_of_the_input():
+                model.fit(
+                    dataset,
+                    initial_epoch=epoch,
+                    epochs=epoch + 1,
+                    steps_per_epoch=remaining,
+                    shuffle=False,
+                    verbose=0,
+                    callbacks=keras.callbacks.CallbackList(
+                        listed, add_history=True, model=model, **params
+                    ),
+                )
     _write_history(folder / "history.json", state.history)
     return state.history
+
+
+@contextlib.contextmanager
+def mistakes_of_the_input():
+    """Raises the `UsageError` of a Python function in a `tf.data.Dataset`.
+
+    TensorFlow passes it on as text, within a traceback of its own.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        found = re.search(r"UsageError: (.+)", error.message)
+        if found is None:
+            raise
+        raise UsageError(found[1]) from error
 
 
 class _State:

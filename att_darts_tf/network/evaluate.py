@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from att_darts_tf.data import input_pipeline, prepared, preprocess
-from att_darts_tf.engine import devices, losses, workdir
+from att_darts_tf.engine import devices, losses, training, workdir
 from att_darts_tf.errors import UsageError
 from att_darts_tf.network import network as network_module
 from att_darts_tf.network.classifier import Classifier
@@ -49,18 +49,23 @@ def judge(
         split: The images to judge on.
         preprocessing: Of these images.
     """
-    logits = network.predict(
-        input_pipeline.evaluation_batches(
-            split, preprocessing=preprocessing, batch_size=BATCH_SIZE
-        ),
-        verbose=0,
+    batches = input_pipeline.evaluation_batches(
+        split, preprocessing=preprocessing, batch_size=BATCH_SIZE
     )
-    ranks = ranks_of(logits, split.labels)
+    best, best_5, loss = 0, 0, 0.0
+    # Batch by batch: the logits of all images may not fit.
+    with training.mistakes_of_the_input():
+        for images, labels in batches:
+            logits = network.predict_on_batch(images)
+            ranks = ranks_of(logits, labels.numpy())
+            best += int(np.sum(ranks < 1))
+            best_5 += int(np.sum(ranks < 5))
+            loss += len(ranks) * float(losses.cross_entropy(labels, logits))
     return Judgement(
-        accuracy=float(np.mean(ranks < 1)),
-        loss=float(losses.cross_entropy(split.labels, logits)),
+        accuracy=best / len(split),
+        loss=loss / len(split),
         top_5_accuracy=(
-            float(np.mean(ranks < 5)) if logits.shape[-1] > 5 else None
+            best_5 / len(split) if network.num_classes > 5 else None
         ),
     )
 
@@ -71,7 +76,7 @@ def ranks_of(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     Of equal logits the first class is before the others.
 
     Args:
-        logits: Array of shape `(images, classes)`. What is not finite is
+        logits: Array of shape `(images, classes)`. What is not a number is
             before everything.
         labels: Integer array of shape `(images,)`.
     """

@@ -54,6 +54,7 @@ def run_selection(
         config,
         "selection",
         data=data,
+        judged_on=preprocess.evaluation_settings(config.data),
         seeds=list(seeds),
         genotypes=[json.loads(each.to_json()) for each in cells],
     )
@@ -194,6 +195,7 @@ def _judge_candidate(
         config,
         "selection",
         data=data,
+        judged_on=preprocess.evaluation_settings(config.data),
         genotype=json.loads(genotype.to_json()),
     )
     with workdir.StageFolder(output_dir, identity=identity) as folder:

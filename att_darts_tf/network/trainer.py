@@ -11,11 +11,6 @@ from att_darts_tf.network import network as network_module
 from att_darts_tf.network.classifier import Classifier
 from att_darts_tf.space.genotype import Genotype
 
-_SCHEDULES = {
-    "cosine": optimizers.cosine_rate,
-    "exponential": optimizers.exponential_rate,
-}
-
 
 class DropPathSchedule(keras.callbacks.Callback):
     """Raises drop path's probability in proportion to the epochs done.
@@ -112,7 +107,11 @@ def train(
         )
 
     def rate(epoch):
-        return _SCHEDULES[recipe.schedule](
+        if recipe.schedule == "exponential":
+            return optimizers.exponential_rate(
+                epoch, first=recipe.learning_rate, decay=recipe.decay
+            )
+        return optimizers.cosine_rate(
             epoch,
             epochs=recipe.epochs,
             first=recipe.learning_rate,

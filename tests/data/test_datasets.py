@@ -219,6 +219,14 @@ class TestFolder:
         message = refusal(toy.config(tmp_path).data, "train", "test")
         assert str(path) in message and "decoded" in message
 
+    @pytest.mark.parametrize("other", ["val", "validation"])
+    def test_splits_by_other_names_are_no_classes(self, tmp_path, other):
+        for split in ("train", other):
+            toy.write_folder(tmp_path / split)
+        message = refusal(toy.config(tmp_path).data)
+        assert f"'{other}'" in message
+        assert "to test/" in message
+
     def test_a_class_folder_without_images_is_named(self, tmp_path):
         toy.write_folder(tmp_path)
         (tmp_path / "empty").mkdir()

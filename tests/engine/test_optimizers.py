@@ -143,9 +143,8 @@ def test_cosine_rate_begins_at_first_and_ends_one_step_above_last():
 
 def test_exponential_rate_falls_by_one_factor():
     # ImageNet's recipe: 0.97 an epoch.
-    last = 0.1 * 0.97**250
     rates = [
-        optimizers.exponential_rate(epoch, epochs=250, first=0.1, last=last)
+        optimizers.exponential_rate(epoch, first=0.1, decay=0.97)
         for epoch in range(250)
     ]
     expected = 0.1 * np.cumprod([1.0] + 249 * [0.97])

@@ -1,11 +1,14 @@
 """Images that are kept as files, from training to the exported model."""
 
+import shutil
+
 import pytest
 import tensorflow as tf
 
 from att_darts_tf import serving
 from att_darts_tf.data import input_pipeline, prepared, preprocess
 from att_darts_tf.data import run as data_run
+from att_darts_tf.errors import UsageError
 from att_darts_tf.network import evaluate, network, run
 from tests.data import toy as images
 from tests.network import toy
@@ -101,3 +104,31 @@ def test_what_augments_is_part_of_what_a_training_is(config, name):
     assert name in preprocess.training_settings(config.data)
     assert name not in preprocess.evaluation_settings(config.data)
     assert "evaluation_resize" in preprocess.evaluation_settings(config.data)
+
+
+@pytest.mark.parametrize("damage", ["a byte", "the file"])
+def test_damage_while_training_is_told_in_one_line(
+    config, data_dir, tmp_path, damage
+):
+    copy = tmp_path / "data"
+    shutil.copytree(data_dir, copy)
+    (shard,) = copy.glob("train-*.tfrecord")
+    content = bytearray(shard.read_bytes())
+    if damage == "the file":
+        shard.unlink()
+    else:
+        content[len(content) // 2] ^= 1
+        shard.write_bytes(content)
+    toy.USEFUL.write(tmp_path / "genotype.json")
+    with pytest.raises(UsageError) as caught:
+        run.run_training(
+            config,
+            data_dir=copy,
+            genotype=tmp_path / "genotype.json",
+            output_dir=tmp_path / "out",
+            seed=0,
+        )
+    message = str(caught.value)
+    assert str(shard) in message
+    assert "\n" not in message
+    assert "prepare the images again" in message

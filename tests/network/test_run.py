@@ -129,7 +129,7 @@ def test_training_begins_with_a_trained_network(
         auxiliary_weight=0.0,
         drop_path=0.0,
         # So small a rate leaves weights as they were, but not statistics.
-        learning_rate=1e-12,
+        learning_rate=0.1 if frozen else 1e-12,
         final_learning_rate=0.0,
     )
     run.run_training(
