@@ -278,8 +278,7 @@ STAGES = {
     "train": Stage(
         _train,
         "Train the network of the selected cells from scratch.",
-        "data/, selection/genotype.json (or config.network.cell, "
-        "config.network.pretrained)",
+        "data/, selection/genotype.json (or network.cell, .pretrained)",
         "training/repeat-*/model.keras",
         ("network", "repeats", "data", "engine"),
     ),

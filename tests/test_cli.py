@@ -152,6 +152,7 @@ class TestTools:
             (["cost", "att_dart"], ["Did you mean 'att_darts'?"]),
             (["cost", "densenet"], ["Did you mean 'densenet_bc'?"]),
             (["cost", "none.json"], ["none.json"]),
+            (["cost", "model.keras"], ["model.keras, a trained network"]),
             (["cost", "att_darts", "--chanels=3"], ["channels?"]),
             (["cost", "att_darts", "--channels=0"], ["--channels=0"]),
             (["cost", "att_darts", "--cells=few"], ["--cells=few"]),
@@ -530,7 +531,8 @@ class TestRuns:
             "--config.data.data_dir",
             "records",
         )
-        assert outcome == Outcome(0, "searched\n", "")
+        assert (outcome.status, outcome.errors) == (0, "")
+        assert outcome.output.endswith("\nsearched\n")
         (config,) = searched
         assert config.search.epochs == 3
         assert config.search.seeds == (7, 8)

@@ -134,9 +134,9 @@ def test_history_tells_losses_rates_and_seconds(uninterrupted):
     assert len({entry["loss"] for entry in history}) == 3
 
 
-def test_history_is_a_table_too(uninterrupted):
-    folder, history = uninterrupted[0], uninterrupted[1]
-    with open(folder / "history.csv", newline="") as file:
+def test_history_is_a_table_too(tmp_path):
+    _, history = toy.train(tmp_path)
+    with open(tmp_path / "history.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [
         {name: float(value) for name, value in row.items()} for row in rows
