@@ -337,7 +337,8 @@ def _cost(names, values):
     if names[0].endswith(".keras"):
         raise UsageError(
             "Expected cells, whose network the flags describe. Received: "
-            f"{names[0]}, a trained network. See `cost` in its export/result.json"
+            f"{names[0]}, a trained network. Its export/result.json has the "
+            "cost"
         )
     architecture = published.resolve_network(names[0])
     channels, cells = published.size(names[0])
