@@ -130,7 +130,8 @@ class TestDoctor:
         assert first > step > 0
 
     def test_takes_nothing_else(self):
-        assert_refused(run("doctor", "--config=demo"), "--config=demo")
+        assert_refused(run("doctor", "--config=demo"), "'config'")
+        assert_refused(run("doctor", "now"), "nothing after doctor", "now")
 
 
 class TestTools:
