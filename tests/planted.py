@@ -23,6 +23,7 @@ OPTIMIZERS = "att_darts_tf/engine/optimizers.py"
 BILEVEL = "att_darts_tf/search/bilevel.py"
 TRAINER = "att_darts_tf/search/trainer.py"
 NETWORK = "att_darts_tf/network/network.py"
+CLASSIFIER = "att_darts_tf/network/classifier.py"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,7 +238,7 @@ DEFECTS = (
         "auxiliary loss left out",
         (
             (
-                NETWORK,
+                CLASSIFIER,
                 "loss += self.auxiliary_weight * losses",
                 "loss += 0.0 * losses",
             ),
