@@ -23,6 +23,7 @@ OPTIMIZERS = "att_darts_tf/engine/optimizers.py"
 BILEVEL = "att_darts_tf/search/bilevel.py"
 TRAINER = "att_darts_tf/search/trainer.py"
 NETWORK = "att_darts_tf/network/network.py"
+CLASSIFIER = "att_darts_tf/network/classifier.py"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,9 +238,9 @@ DEFECTS = (
         "auxiliary loss left out",
         (
             (
-                NETWORK,
-                "loss += self.auxiliary_weight * losses",
-                "loss += 0.0 * losses",
+                CLASSIFIER,
+                "loss += self.auxiliary_weight * self",
+                "loss += 0.0 * self",
             ),
         ),
         tests=(*OF_NETWORK, "auxiliary"),

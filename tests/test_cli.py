@@ -133,6 +133,7 @@ class TestDoctor:
 
     def test_takes_nothing_else(self):
         assert_refused(run("doctor", "--config=demo"), "'config'")
+        assert_refused(run("doctor", "now"), "nothing after doctor", "now")
 
 
 class TestTools:
