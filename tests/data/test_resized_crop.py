@@ -73,6 +73,15 @@ def test_where_every_window_fits_share_ratio_and_corner_are_even():
     assert_uniform(left / (1000 - width), 0, 1)
 
 
+def test_every_corner_is_as_likely_as_any_other():
+    # Of 9 pixels a ninth is one, at any ratio: sides of 0.87 to 1.15.
+    drawn = windows((3, 3), area=(1 / 9, 1 / 9), draws=3600)
+    assert (drawn[:, 2:] == 1).all()
+    counts = collections.Counter(map(tuple, drawn[:, :2].tolist()))
+    assert len(counts) == 9
+    assert max(abs(count - 400) for count in counts.values()) < 5 * 20
+
+
 @pytest.mark.parametrize("size", [(375, 500), (500, 240)])
 def test_windows_of_a_photograph_follow_the_law(size):
     received = windows(size, area=(0.08, 1.0))
