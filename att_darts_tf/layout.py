@@ -124,8 +124,8 @@ def claim(root: str, config: ml_collections.ConfigDict) -> Iterator[Layout]:
         if new:
             _record(layout, config)
         else:
-            _compare(layout, config)
-            _record(layout, config)
+            if _compare(layout, config):
+                _record(layout, config)
         try:
             yield layout
         except UsageError:
@@ -161,7 +161,8 @@ def _lock(layout: Layout):
     return lock
 
 
-def _compare(layout: Layout, config: ml_collections.ConfigDict) -> None:
+def _compare(layout: Layout, config: ml_collections.ConfigDict) -> bool:
+    """Returns whether settings changed that may; others are refused."""
     found = dict(
         settings.flatten(
             workdir.read_json(layout.config, format=CONFIG_FORMAT)
@@ -187,3 +188,4 @@ def _compare(layout: Layout, config: ml_collections.ConfigDict) -> None:
                 f"{layout.root} was made. Received: {received.get(name)!r}. "
                 "Give the same configuration or another --workdir"
             )
+    return any(found.get(name) != value for name, value in received.items())

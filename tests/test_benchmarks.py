@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from benchmarks import growth
+from benchmarks import growth, record
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = {
@@ -20,8 +20,8 @@ SMALL = {
 
 def test_every_benchmark_is_run_here():
     files = {file.stem for file in (ROOT / "benchmarks").glob("[a-z]*.py")}
-    # What the last one runs is `search_step`.
-    assert files - {"measure", "growth"} == set(SMALL)
+    # What `growth` runs is `search_step`; `record` times nothing.
+    assert files - {"measure", "growth", "record"} == set(SMALL)
 
 
 def test_growth_shows_all_that_it_says_to_have_measured():
@@ -74,3 +74,33 @@ def test_a_benchmark_prints_its_figures(name):
         # The first step and those that are timed.
         assert len(figures["losses"]) == 3
         assert figures["graph_nodes"] > 1000
+
+
+def test_record_keeps_the_figures_and_the_curves_of_a_run(
+    tmp_path, monkeypatch, capsys
+):
+    training = tmp_path / "run" / "training" / "repeat-0"
+    training.mkdir(parents=True)
+    table = "epoch,accuracy,loss,seconds\n0,0.25,2.0,30.0\n1,0.5,1.0,40.0\n"
+    (training / "history.csv").write_text(table)
+    evaluation = tmp_path / "run" / "evaluation"
+    evaluation.mkdir()
+    (evaluation / "result.json").write_text('{"mean": 0.4567}')
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    # Of another run, which must not be mistaken for this one's.
+    (folder / "search.csv").write_text(table)
+    arguments = [f"--workdir={tmp_path / 'run'}", f"--folder={folder}"]
+    monkeypatch.setattr(sys, "argv", ["record", *arguments])
+    record.main()
+    assert capsys.readouterr().out.splitlines() == [
+        "training: 2 epochs in 1 min 10 s",
+        "test accuracy: 45.67 %",
+    ]
+    assert (folder / "training.csv").read_text() == table
+    assert not (folder / "search.csv").exists()
+    loss, accuracy = record.draw({"training": record.read(
+        folder / "training.csv"
+    )}).axes
+    assert list(loss.lines[0].get_ydata()) == [2.0, 1.0]
+    assert list(accuracy.lines[0].get_ydata()) == [25.0, 50.0]

@@ -62,7 +62,8 @@ def multiply_adds(layer):
     Args:
         layer: A built network or layer of one.
     """
-    own = _OWN.get(type(layer))
+    # A layer of a user's may say it itself.
+    own = _OWN.get(type(layer), getattr(type(layer), "multiply_adds", None))
     inner = [
         below
         # A network's layers; those of other layers have no public name.
@@ -72,7 +73,7 @@ def multiply_adds(layer):
     if own is None and not inner and layer.trainable_variables:
         raise ValueError(
             "Expected layers whose multiply-adds are known. Received: "
-            f"{type(layer).__name__}. Add it to `_OWN` in network/cost.py"
+            f"{type(layer).__name__}. Give it a method `multiply_adds`"
         )
     return sum(map(multiply_adds, inner)) + (0 if own is None else own(layer))
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from att_darts_tf.network import cost
 from att_darts_tf.space import search_space
 from att_darts_tf.space.attentions import ATTENTIONS
 from att_darts_tf.space.operations import OPERATIONS
@@ -76,6 +77,9 @@ class TestEveryLayer:
         for gradient in gradients if name != search_space.NONE else []:
             assert np.isfinite(gradient).all()
             assert np.any(gradient)
+
+    def test_says_how_much_it_multiplies(self, name, stride):
+        assert cost.multiply_adds(built(name, stride, (8, 8))) >= 0
 
     def test_serves_each_image_as_if_it_were_alone(self, name, stride):
         layer = built(name, stride, (8, 8))
