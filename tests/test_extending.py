@@ -83,7 +83,14 @@ def test_a_new_attention_is_searched_trained_and_exported(extended):
     concat = {f"{name}_concat": [2, 3, 4, 5] for name in fields}
     cell.write_text(json.dumps(fields | concat))
     command.append("--config.network.cell=cells.json")
-    for stage in ("prepare", "search", "train", "export", "report"):
+    for stage in (
+        "prepare",
+        "search",
+        "train",
+        "evaluate",
+        "export",
+        "report",
+    ):
         run(extended, "att_darts_tf", stage, *command)
     record = json.loads(
         (extended / "run/search/seed-0/architecture.json").read_text("utf-8")
