@@ -247,7 +247,8 @@ def read_records(
     if settings.given_cells(config):
         # What a training began with need not be there any more.
         cells = published.resolve_network(
-            config.network.cell or root / "training/repeat-0/model.keras"
+            config.network.cell
+            or reader.require("train", "training/repeat-0/model.keras")
         )
     else:
         for seed in config.search.seeds:

@@ -185,14 +185,13 @@ def _divide_folder(root, test_fraction) -> dict[str, dict[str, list]]:
                 "Add or remove it"
             )
         return files
-    splits = {"train", "test", "val", "validation"}
-    if splits & {path.name for path in root.iterdir() if path.is_dir()}:
-        raise UsageError(
-            f"Expected both train/ and test/, or classes alone, in {root}. "
-            "Received: "
-            f"{sorted(path.name for path in root.iterdir() if path.is_dir())}. "
-            "Rename the folder of the images to judge on to test/"
-        )
+    # As classes these two would be learnt without a word.
+    for other in ("val", "validation"):
+        if all((root / split).is_dir() for split in ("train", other)):
+            raise UsageError(
+                f"Expected train/ and test/, or classes alone, in {root}. "
+                f"Received: train/ and {other}/. Rename {other}/ to test/"
+            )
     files = {"train": {}, "test": {}}
     for name, paths in _files_by_class(root).items():
         divided = files["train"][name], files["test"][name] = [], []

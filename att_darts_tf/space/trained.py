@@ -20,15 +20,12 @@ class Description:
         cells: Their number.
         channels: Of the states of the first cells.
         stem: "small" or "imagenet".
-        image_shape: `(height, width, channels)` of the images it was built
-            for.
     """
 
     genotype: Genotype
     cells: int
     channels: int
     stem: str
-    image_shape: tuple[int, int, int]
 
 
 def describe(path: str | os.PathLike) -> Description:
@@ -40,14 +37,12 @@ def describe(path: str | os.PathLike) -> Description:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            written = json.loads(archive.read(_DESCRIPTION))
-        config = written["config"]
+            config = json.loads(archive.read(_DESCRIPTION))["config"]
         return Description(
             Genotype.from_json(config["genotype"], source=str(path)),
             config["cells"],
             config["channels"],
             config["stem"],
-            tuple(written["build_config"]["input_shape"][1:]),
         )
     except OSError as error:
         received = error.strerror or str(error)

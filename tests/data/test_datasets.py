@@ -224,8 +224,15 @@ class TestFolder:
         for split in ("train", other):
             toy.write_folder(tmp_path / split)
         message = refusal(toy.config(tmp_path).data)
-        assert f"'{other}'" in message
-        assert "to test/" in message
+        assert f"Rename {other}/ to test/" in message
+
+    def test_a_class_may_be_called_train(self, tmp_path):
+        toy.write_folder(tmp_path)
+        (tmp_path / "train").mkdir()
+        source = next(tmp_path.rglob("*.png"))
+        (tmp_path / "train" / "steam.png").write_bytes(source.read_bytes())
+        source = datasets.open_source(toy.config(tmp_path).data)
+        assert "train" in source.class_names
 
     def test_a_class_folder_without_images_is_named(self, tmp_path):
         toy.write_folder(tmp_path)

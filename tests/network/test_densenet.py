@@ -121,10 +121,18 @@ def test_is_trained_and_judged_by_name(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [{"auxiliary": True}, {"drop_path": 0.2}, {"stem": "imagenet"}]
+    "options",
+    [
+        {"auxiliary": True},
+        {"drop_path": 0.2},
+        {"stem": "imagenet"},
+        {"frozen": True},
+    ],
 )
 def test_what_only_cells_have_is_refused(options):
-    with pytest.raises(UsageError, match="which has no cells"):
+    ((name, value),) = options.items()
+    message = f"which has no cells. Received: .*'{name}': {value!r}"
+    with pytest.raises(UsageError, match=message):
         tiny(**options)
 
 
