@@ -16,7 +16,7 @@ PAGE = ROOT / "docs" / "extending.md"
 
 def run(folder, *arguments):
     done = subprocess.run(
-        [sys.executable, "-m", *arguments],
+        [sys.executable, *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(folder)},
         capture_output=True,
@@ -61,6 +61,7 @@ def test_the_example_is_short():
 def test_a_new_attention_passes_the_conformance_tests(extended):
     output = run(
         extended,
+        "-m",
         "pytest",
         "-q",
         "tests/space/test_conformance.py",
@@ -70,6 +71,19 @@ def test_a_new_attention_passes_the_conformance_tests(extended):
     )
     # Shapes, gradients, images alone, configuration; three places of a search.
     assert re.search(r"^1[0-9] passed", output, re.M), output
+
+
+# In one process, since each takes seconds to begin.
+STAGES = """
+import sys
+
+from att_darts_tf import __main__ as command_line
+
+for stage in ("prepare", "search", "train", "evaluate", "export", "report"):
+    status = command_line.main([stage, *sys.argv[1:]])
+    if status:
+        sys.exit(status)
+"""
 
 
 @pytest.mark.slow
@@ -83,15 +97,8 @@ def test_a_new_attention_is_searched_trained_and_exported(extended):
     concat = {f"{name}_concat": [2, 3, 4, 5] for name in fields}
     cell.write_text(json.dumps(fields | concat))
     command.append("--config.network.cell=cells.json")
-    for stage in (
-        "prepare",
-        "search",
-        "train",
-        "evaluate",
-        "export",
-        "report",
-    ):
-        run(extended, "att_darts_tf", stage, *command)
+    command += ["--config.network.cells=3", "--config.network.channels=4"]
+    run(extended, "-c", STAGES, *command)
     record = json.loads(
         (extended / "run/search/seed-0/architecture.json").read_text("utf-8")
     )

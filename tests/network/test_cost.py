@@ -182,8 +182,18 @@ def test_layers_are_called_with_the_shapes_that_were_counted(monkeypatch):
 def test_a_layer_of_unknown_cost_is_refused():
     layer = keras.layers.PReLU()
     layer.build((None, 4))
-    with pytest.raises(ValueError, match="Received: PReLU. Add it"):
+    with pytest.raises(ValueError, match="Received: PReLU. Give it a method"):
         cost.multiply_adds(layer)
+
+
+def test_a_layer_may_tell_its_own_cost():
+    class Slope(keras.layers.PReLU):
+        def multiply_adds(self):
+            return 7
+
+    layer = Slope()
+    layer.build((None, 4))
+    assert cost.multiply_adds(layer) == 7
 
 
 def test_costs_are_plain_data():
