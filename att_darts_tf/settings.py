@@ -210,7 +210,20 @@ SETTINGS: dict[str, Setting] = {
         "same bits on every run of one machine and one set of versions",
         _SWITCH,
     ),
-    "engine.strategy": Setting("what training runs on", _one_of(("default",))),
+    "engine.strategy": Setting(
+        "what training runs on: one device, several of this machine, several "
+        "machines (see docs/devices.md), or a TPU (not tried yet)",
+        _one_of(("default", "mirrored", "multi_worker", "tpu")),
+    ),
+    "engine.replicas": Setting(
+        "mirrored: how many GPUs, 0 for all; without GPUs, into how many "
+        "devices the processor is divided",
+        _integer(0),
+    ),
+    "engine.sync_batch_norm": Setting(
+        "batch statistics of all devices, not of each one's part of a batch",
+        _SWITCH,
+    ),
     "engine.precision": Setting(
         "what layers compute in", _one_of(("float32", "mixed_bfloat16"))
     ),
@@ -396,6 +409,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
             "to give the same bits. Received: true. Give "
             "--config.engine.deterministic=false"
         )
+    _check_devices(config)
     if config.engine.precision != "float32" and (
         config.search.order,
         config.search.implicit,
@@ -413,6 +427,35 @@ def validate(config: ml_collections.ConfigDict) -> None:
     if config.network.cell == published.DENSENET:
         _check_without_cells(config)
     _check_fine_tuning(config.network)
+
+
+def _check_devices(config: ml_collections.ConfigDict) -> None:
+    engine = config.engine
+    if engine.replicas and engine.strategy != "mirrored":
+        raise UsageError(
+            "Expected config.engine.strategy=mirrored beside config.engine."
+            f"replicas={engine.replicas}. Received: {engine.strategy}. Give "
+            "--config.engine.strategy=mirrored or --config.engine.replicas=0"
+        )
+    if engine.strategy == "default" and engine.sync_batch_norm:
+        raise UsageError(
+            "Expected several devices beside config.engine.sync_batch_norm="
+            "true. Received: config.engine.strategy=default, one. Give "
+            "--config.engine.strategy=mirrored or leave it out"
+        )
+    if engine.strategy != "default" and engine.jit:
+        raise UsageError(
+            "Expected config.engine.strategy=default beside config.engine."
+            f"jit=true. Received: {engine.strategy}. Give "
+            "--config.engine.jit=false"
+        )
+    if engine.sync_batch_norm and config.search.microbatch:
+        raise UsageError(
+            "Expected config.search.microbatch=0 beside config.engine."
+            "sync_batch_norm=true, since a part of a batch has statistics of "
+            f"its own. Received: {config.search.microbatch}. Give "
+            "--config.search.microbatch=0"
+        )
 
 
 def _check_without_cells(config: ml_collections.ConfigDict) -> None:

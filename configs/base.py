@@ -50,8 +50,15 @@ def space():
 
 def engine():
     return ml_collections.ConfigDict({
-        # What to run on: "default" is one device.
+        # What to run on: "default" is one device, "mirrored" several of this
+        # machine, "multi_worker" those of several machines, or "tpu".
         "strategy": "default",
+        # Devices that "mirrored" takes: GPUs, 0 for all; on a machine without,
+        # as many parts of the processor, to try things out.
+        "replicas": 0,
+        # Normalise by statistics of the whole batch, not of the part that a
+        # device has.
+        "sync_batch_norm": False,
         # Same bits on every run of the same machine and versions.
         "deterministic": True,
         # What layers compute in: "float32", or "mixed_bfloat16", in which

@@ -13,20 +13,31 @@ from att_darts_tf.errors import UsageError
 _WEIGHTS, _ARCHITECTURE = 0, 1
 # Examples taken at once from a dataset of the user's.
 _READ_BATCH = 256
+# Of a process that computes whole batches.
+ALONE = (0, 1, 1)
 
 
-def steps_per_epoch(num_examples, batch_size):
+def steps_per_epoch(num_examples, batch_size, *, replicas=1):
     """Returns how many batches of training cover the examples once.
 
     Args:
         num_examples: Integer.
         batch_size: Integer. More than there are examples are refused; the last
             batch of an epoch may be smaller.
+        replicas: Integer. Among how many a batch is divided; each must have
+            an example of every batch.
     """
     if batch_size < 1 or num_examples < batch_size:
         raise UsageError(
             f"Expected at least one batch of {batch_size} images. Received: "
             f"{num_examples} images. Lower the batch_size or add images"
+        )
+    last = num_examples % batch_size or batch_size
+    if last < replicas:
+        raise UsageError(
+            f"Expected an image of every batch for each of {replicas} "
+            f"replicas. Received: batches of {batch_size} and {num_examples} "
+            f"images, a last batch of {last}. Choose another batch_size"
         )
     return _ceil(num_examples, batch_size)
 
@@ -39,6 +50,7 @@ def training_batches(
     epoch,
     seed,
     first_step=0,
+    replicas=ALONE,
 ):
     """Shuffles and augments one epoch.
 
@@ -51,6 +63,10 @@ def training_batches(
         seed: Integer.
         first_step: Integer. Batches left out at the beginning; the rest is the
             same, to the bit, as without leaving them out.
+        replicas: Three integers: the first of the replicas that the batches
+            are for, how many these are, and how many share a batch. Their
+            parts of each batch come one after the other; put together they
+            are the batch, to the bit.
 
     Returns:
         A `tf.data.Dataset` of `(images, labels)`, `float32` of shape `(batch,
@@ -64,6 +80,7 @@ def training_batches(
         epoch=epoch,
         seed=seed,
         first_step=first_step,
+        replicas=replicas,
     )
 
 
@@ -90,25 +107,26 @@ def paired_batches(weights, architecture, **options):
     )
 
 
-def evaluation_batches(split, *, preprocessing, batch_size):
+def evaluation_batches(split, *, preprocessing, batch_size, replicas=ALONE):
     """Prepares every example as it is judged, in order.
 
     Args:
         split: `prepared.Split` or `prepared.EncodedSplit`.
         preprocessing: What `preprocess.of` returns for its images.
         batch_size: Integer. The last batch may be smaller.
+        replicas: As in `training_batches`; a part may be empty here.
 
     Returns:
         A `tf.data.Dataset` of `(images, labels)`, as in `training_batches`.
     """
 
-    def batch(step):
-        at = step * batch_size
-        chosen = tf.range(at, tf.minimum(at + batch_size, len(split)))
-        examples, labels = split.take(chosen)
+    def part(at, first, last, size):
+        examples, labels = split.take(tf.range(at + first, at + last))
         return preprocessing.evaluation(examples), labels
 
-    return _mapped(0, _ceil(len(split), batch_size), batch)
+    return _parts(
+        part, len(split), batch_size=batch_size, first=0, replicas=replicas
+    )
 
 
 def split_in_halves(dataset, *, batch_size, seed=0):
@@ -160,8 +178,9 @@ def _training_batches(
     epoch,
     seed,
     first_step=0,
+    replicas=ALONE,
 ):
-    steps = steps_per_epoch(len(split), batch_size)
+    steps_per_epoch(len(split), batch_size, replicas=replicas[2])
     with tf.device("CPU"):
         epoch_seed = tf.random.fold_in(
             tf.constant((seed, stream), tf.int64), tf.constant(epoch, tf.int64)
@@ -171,20 +190,47 @@ def _training_batches(
             tf.range(len(split)), order_seed
         )
 
-    def batch(step):
-        at = step * batch_size
-        examples, labels = split.take(order[at : at + batch_size])
+    def part(at, first, last, size):
+        examples, labels = split.take(order[at + first : at + last])
         inputs = preprocessing.training(
-            examples, seed=tf.random.fold_in(batch_seed, step)
+            examples,
+            seed=tf.random.fold_in(batch_seed, at // batch_size),
+            rows=(first, last, size),
         )
         return inputs, labels
 
-    return _mapped(first_step, steps, batch)
+    return _parts(
+        part,
+        len(split),
+        batch_size=batch_size,
+        first=first_step,
+        replicas=replicas,
+    )
 
 
-def _mapped(first, last, batch):
-    dataset = tf.data.Dataset.range(first, last).map(
-        batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+def _parts(function, num_examples, *, batch_size, first, replicas):
+    """Maps what replicas take of each batch.
+
+    Args:
+        function: Maps where the batch begins among the examples, where the
+            part begins and ends in the batch, and the size of the batch.
+        num_examples: Integer.
+        batch_size: Integer.
+        first: Integer. Number of the first batch.
+        replicas: As in `training_batches`.
+    """
+    begin, count, total = replicas
+
+    def part(number):
+        at = number // count * batch_size
+        size = tf.minimum(num_examples - at, batch_size)
+        replica = begin + number % count
+        ends = (replica * size // total, (replica + 1) * size // total)
+        return function(at, *ends, size)
+
+    last = _ceil(num_examples, batch_size)
+    dataset = tf.data.Dataset.range(first * count, last * count).map(
+        part, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
     return dataset.prefetch(tf.data.AUTOTUNE)
 

@@ -35,12 +35,13 @@ class PaddedCrop:
     flip: bool
     cutout: int
 
-    def training(self, pixels, *, seed):
+    def training(self, pixels, *, seed, rows=None):
         """Returns augmented inputs, `float32`, of a batch of pixels.
 
         Args:
             pixels: `uint8` tensor of shape `(batch, *image_shape)`.
             seed: Integer tensor of shape `(2,)`.
+            rows: As in `augment.draws`.
         """
         return augment.augment(
             pixels,
@@ -50,6 +51,7 @@ class PaddedCrop:
             padding=self.padding,
             flip=self.flip,
             cutout=self.cutout,
+            rows=rows,
         )
 
     def evaluation(self, pixels):
@@ -92,15 +94,17 @@ class ResizedCrop:
     color_jitter: tuple[float, float, float, float]
     evaluation_resize: int
 
-    def training(self, contents, *, seed):
+    def training(self, contents, *, seed, rows=None):
         """Returns augmented inputs, `float32`, of a batch of files.
 
         Args:
             contents: String tensor of shape `(batch,)`, bytes of JPEG or PNG
                 files.
             seed: Integer tensor of shape `(2,)`.
+            rows: As in `augment.draws`.
         """
-        seeds = tf.random.split(seed, num=tf.shape(contents)[0])
+        first, last, whole = rows or augment.whole_batch(contents)
+        seeds = tf.random.split(seed, num=whole)[first:last]
         return tf.map_fn(
             lambda each: self.augment(each[0], seed=each[1]),
             (contents, seeds),

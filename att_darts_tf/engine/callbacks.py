@@ -1,8 +1,8 @@
 """What is seen of a training while it runs, and what stops it.
 
-Callbacks learn where they are from `self.params`, which `training.fit` fills:
-`epochs`, `steps` (of a whole epoch), `epoch` and `first_step` (where this
-process went on), so they are right after a resume too.
+Callbacks learn how long a training is from `self.params`, which `training.fit`
+fills: `epochs`, and `steps` of a whole epoch. Steps count from the beginning of
+the epoch, also after a resume.
 """
 
 import math
@@ -13,6 +13,7 @@ import time
 import keras
 import tensorflow as tf
 
+from att_darts_tf.engine import devices
 from att_darts_tf.engine.durations import duration
 from att_darts_tf.errors import UsageError
 
@@ -61,12 +62,40 @@ class StopWhenNotFinite(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         for name, value in (logs or {}).items():
             if "loss" in name and not math.isfinite(value):
-                step = batch + _first_step(self.params, self.epoch)
                 raise UsageError(
                     f"Expected a finite {name}. Received: {value} in epoch "
-                    f"{self.epoch}, step {step}. Lower the learning rate and "
+                    f"{self.epoch}, step {batch}. Lower the learning rate and "
                     f"use another --workdir; the last good checkpoint is kept "
                     f"in {self.folder}"
+                )
+
+
+class SameOnReplicas(keras.callbacks.Callback):
+    """Sees after every epoch that all replicas have the same numbers.
+
+    Args:
+        strategy: `tf.distribute.Strategy` of the training.
+        variables: Sequence of variables of one type.
+        name: String. What the variables are, in the plural.
+    """
+
+    def __init__(self, strategy, variables, name):
+        super().__init__()
+        self.strategy = strategy
+        self.variables = variables
+        self.name = name
+
+    def on_epoch_end(self, epoch, logs=None):
+        first, *others = devices.copies(self.strategy, self.variables)
+        for i, other in enumerate(others, 1):
+            if other.tobytes() != first.tobytes():
+                raise RuntimeError(
+                    f"Expected the same {self.name} on every replica. "
+                    f"Received: others on replica {i} than on replica 0 "
+                    f"after epoch {epoch}, by up to "
+                    f"{abs(other - first).max()}. The last checkpoint is of "
+                    "an epoch in which they were the same; look for a device "
+                    "that computes wrongly"
                 )
 
 
@@ -105,8 +134,7 @@ class Progress(keras.callbacks.Callback):
         terminal = self._stream().isatty()
         if now - self.shown >= (0.1 if terminal else self.interval):
             self.shown = now
-            step = batch + 1 + _first_step(self.params, self.epoch)
-            self._show(step, logs, now, live=terminal)
+            self._show(batch + 1, logs, now, live=terminal)
 
     def on_epoch_end(self, epoch, logs=None):
         now = self.shown = time.monotonic()
@@ -177,8 +205,3 @@ class TensorBoard(keras.callbacks.Callback):
 def _bar(fraction, width=20):
     full = int(fraction * width)
     return "[" + "=" * full + " " * (width - full) + "]"
-
-
-def _first_step(params, epoch):
-    # Keras counts from 0 in the epoch that a resume begins in the middle.
-    return params.get("first_step", 0) if epoch == params.get("epoch") else 0

@@ -1,24 +1,217 @@
 """What training runs on; the only user of `tf.distribute`.
 
-One device is a strategy too, so nothing else asks how many there are.
+Replicas compute alike on parts of a batch. One device is a strategy with one
+replica, so nothing else asks how many there are. A process has the replicas of
+its own devices; of several processes the first, the chief, alone writes files.
 """
 
+import functools
+from typing import NamedTuple
+
+import numpy as np
 import tensorflow as tf
 
+from att_darts_tf.engine import cluster
 from att_darts_tf.errors import UsageError
-
-STRATEGIES = {"default": tf.distribute.get_strategy}
 
 
 def strategy(config):
-    """Returns the strategy that `config.engine.strategy` names."""
+    """Returns the strategy that `config.engine.strategy` names.
+
+    One is made for the whole process, before TensorFlow is used otherwise.
+    """
     name = config.engine.strategy
     if name not in STRATEGIES:
         raise UsageError(
             f"Expected config.engine.strategy to be one of "
             f"{sorted(STRATEGIES)}. Received: {name!r}. Choose one of them"
         )
-    return STRATEGIES[name]()
+    cluster.member(config)
+    return _made(name, config.engine.replicas)
+
+
+@functools.cache
+def _made(name, replicas):
+    return STRATEGIES[name](replicas)
+
+
+def _default(replicas):
+    return tf.distribute.get_strategy()
+
+
+def _mirrored(replicas):
+    gpus = tf.config.list_physical_devices("GPU")
+    kind = "GPU" if gpus else "CPU"
+    count = replicas or max(1, len(gpus))
+    if not gpus:
+        _divide_processor(count)
+    elif count > len(gpus):
+        raise UsageError(
+            f"Expected config.engine.replicas={count} GPUs. Received: "
+            f"{len(gpus)} on this machine. Lower it; 0 takes all"
+        )
+    return tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(count)])
+
+
+def _divide_processor(count):
+    """Makes the processor as many devices, which share it."""
+    processor, *_ = tf.config.list_physical_devices("CPU")
+    devices = [tf.config.LogicalDeviceConfiguration()] * count
+    try:
+        tf.config.set_logical_device_configuration(processor, devices)
+    except RuntimeError as error:
+        # In use already; by a caller who has divided it, perhaps.
+        if len(tf.config.list_logical_devices("CPU")) < count:
+            raise UsageError(
+                f"Expected {count} devices of one processor. Received: a "
+                "process that uses it whole already. Start another one"
+            ) from error
+
+
+def _multi_worker(replicas):
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def _tpu(replicas):
+    # Untested: no machine with a TPU has run this.
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
+    except ValueError as error:
+        raise UsageError(
+            "Expected a TPU, named by the environment variable TPU_NAME, "
+            f"beside config.engine.strategy=tpu. Received: {error}. Name one, "
+            "or choose another strategy"
+        ) from error
+    tf.config.experimental_connect_to_cluster(resolver)
+    tf.tpu.experimental.initialize_tpu_system(resolver)
+    return tf.distribute.TPUStrategy(resolver)
+
+
+STRATEGIES = {
+    "default": _default,
+    "mirrored": _mirrored,
+    "multi_worker": _multi_worker,
+    "tpu": _tpu,
+}
+
+
+class Team(NamedTuple):
+    """The processes of a strategy, which take every decision together.
+
+    Replica `i` of `total` takes the examples from `i * size // total` to
+    `(i + 1) * size // total` of a batch of `size`.
+
+    Args:
+        strategy: `tf.distribute.Strategy`.
+        first: Integer. Number of this process's first replica among all.
+        count: Integer. How many replicas it has.
+        total: Integer. Of all processes.
+    """
+
+    strategy: tf.distribute.Strategy
+    first: int
+    count: int
+    total: int
+
+    @property
+    def is_chief(self):
+        return self.first == 0
+
+    @property
+    def replicas(self):
+        """As in `input_pipeline.training_batches`."""
+        return self.first, self.count, self.total
+
+    def totals(self, values):
+        """Returns sums of numbers over the processes, the same on each.
+
+        Args:
+            values: Sequence of numbers, this process's.
+
+        Returns:
+            A list of floats, exact for integers up to 2**53.
+        """
+        own = np.asarray(values, np.float64)
+        if self.count == self.total:
+            return own.tolist()
+
+        def of_replica(context):
+            is_first = context.replica_id_in_sync_group == self.first
+            return tf.constant(own if is_first else np.zeros_like(own))
+
+        sums = self.strategy.reduce(
+            "SUM",
+            self.strategy.experimental_distribute_values_from_function(
+                of_replica
+            ),
+            axis=None,
+        )
+        return sums.numpy().tolist()
+
+    def from_chief(self, number):
+        """Returns the chief's number on every process."""
+        return self.totals([number if self.is_chief else 0])[0]
+
+    def any(self, flag):
+        """Returns whether a flag is set on any process."""
+        return self.totals([bool(flag)])[0] > 0
+
+
+def team(strategy):
+    """Returns the `Team` of a strategy."""
+    numbers = strategy.experimental_distribute_values_from_function(
+        lambda context: tf.constant(context.replica_id_in_sync_group)
+    )
+    own = strategy.experimental_local_results(numbers)
+    return Team(
+        strategy, int(own[0]), len(own), strategy.num_replicas_in_sync
+    )
+
+
+def on_replicas(strategy, function):
+    """Returns a traced function of an iterator over the parts of batches.
+
+    Args:
+        strategy: `tf.distribute.Strategy`.
+        function: Called by each replica with the next element.
+
+    Returns:
+        A function of the iterator of a `tf.data.Dataset`, whose elements are
+        the parts of this process's replicas in turn. It returns a tuple of
+        what `function` returns, one item a replica of this process.
+    """
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def step(iterator):
+        part = strategy.experimental_distribute_values_from_function(
+            lambda _: iterator.get_next()
+        )
+        outputs = strategy.run(function, args=(part,))
+        return strategy.experimental_local_results(outputs)
+
+    return step
+
+
+def copies(strategy, variables):
+    """Returns the numbers of variables on every replica of all processes.
+
+    Args:
+        strategy: `tf.distribute.Strategy`.
+        variables: Sequence of variables of one type.
+
+    Returns:
+        An array of shape `(replicas, numbers)`.
+    """
+
+    def gathered():
+        own = tf.concat(
+            [tf.reshape(tf.convert_to_tensor(v), (1, -1)) for v in variables], 1
+        )
+        context = tf.distribute.get_replica_context()
+        return own if num_replicas() == 1 else context.all_gather(own, axis=0)
+
+    rows = strategy.run(tf.function(gathered, autograph=False))
+    return strategy.experimental_local_results(rows)[0].numpy()
 
 
 def num_replicas():
@@ -39,6 +232,33 @@ def all_reduce_sum(tensors):
     if context is None or context.num_replicas_in_sync == 1:
         return list(tensors)
     return context.all_reduce(tf.distribute.ReduceOp.SUM, list(tensors))
+
+
+def place(size):
+    """Returns where this replica's part of a batch begins, and the whole size.
+
+    Args:
+        size: Integer tensor, how many examples the part has.
+    """
+    (whole,) = all_reduce_sum([size])
+    if num_replicas() == 1:
+        return 0, whole
+    context = tf.distribute.get_replica_context()
+    index = context.replica_id_in_sync_group
+    return index * whole // context.num_replicas_in_sync, whole
+
+
+def share(size, dtype):
+    """Returns this replica's share of the examples of a batch.
+
+    Args:
+        size: Integer tensor, how many examples its part has.
+        dtype: Of the result, a scalar tensor.
+    """
+    if num_replicas() == 1:
+        return tf.ones((), dtype)
+    _, whole = place(size)
+    return tf.cast(size, dtype) / tf.cast(whole, dtype)
 
 
 def configure(config):

@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from att_darts_tf.engine import callbacks as callbacks_module
-from att_darts_tf.engine import workdir
+from att_darts_tf.engine import devices, workdir
 from att_darts_tf.errors import UsageError
 
 CHECKPOINT_FORMAT = 1
@@ -26,12 +26,14 @@ _RECORD = "record/.ATTRIBUTES/VARIABLE_VALUE"
 def fit(
     model,
     *,
+    strategy,
     dataset_for,
     epochs,
     steps_per_epoch,
     folder,
     checkpoint_steps=0,
     callbacks=(),
+    reports=(),
 ):
     """Trains a model, going on where an earlier process was stopped.
 
@@ -46,66 +48,87 @@ def fit(
     the same as a table; they are the same bits after an interruption, except
     for `seconds`.
 
+    It is a loop of its own since that of Keras does not know pairs of batches
+    on several machines, and cannot begin within an epoch.
+
     Args:
-        model: Compiled `keras.Model`, built, with optimizers that are built,
-            whose `train_step` updates metrics that the model owns; metrics
-            and losses given to `compile` are not supported.
+        model: Compiled `keras.Model`, built in the scope of the strategy, with
+            optimizers that are built, whose `train_step` updates metrics that
+            the model owns, alike on every replica; metrics and losses given
+            to `compile` are not supported.
+        strategy: `tf.distribute.Strategy`.
         dataset_for: Maps (epoch, first_step) to the finite `tf.data.Dataset`
-            of that epoch's batches from `first_step` on. It must be a pure
+            of that epoch's batches from `first_step` on, or of the parts of
+            them that the replicas of this process take. It must be a pure
             function, with one `element_spec`.
         epochs: Integer. Epochs of the whole training.
         steps_per_epoch: Integer. Batches of a whole epoch.
-        folder: Path of an existing folder.
+        folder: Path of an existing folder, which all processes reach.
         checkpoint_steps: Integer. Steps between checkpoints inside an epoch;
             0 saves at the end of epochs only.
         callbacks: Sequence of Keras callbacks. What they add to `logs` in
             `on_epoch_end` is recorded too. Called once more after a resume
             for an epoch that was not saved, so they must overwrite.
+        reports: Sequence of Keras callbacks that write or print: the chief's.
 
     Returns:
         The history: a list with one dictionary of floats for each epoch.
     """
     folder = pathlib.Path(folder)
-    state = _State(model, folder / "checkpoints")
+    team = devices.team(strategy)
+    state = _State(model, folder / "checkpoints", team)
     state.restore()
     if state.epoch < epochs:
-        keeper = _Keeper(
-            state,
-            history_file=folder / "history.json",
-            checkpoint_steps=checkpoint_steps,
+        listed = keras.callbacks.CallbackList(
+            [
+                callbacks_module.StopWhenNotFinite(folder / "checkpoints"),
+                *callbacks,
+                *(reports if team.is_chief else ()),
+                # The last one: it saves.
+                _Keeper(
+                    state,
+                    history_file=folder / "history.json",
+                    checkpoint_steps=checkpoint_steps,
+                ),
+            ],
+            model=model,
+            verbose=0,
+            epochs=epochs,
+            steps=steps_per_epoch,
         )
-        listed = [
-            keeper.resumer,
-            callbacks_module.StopWhenNotFinite(folder / "checkpoints"),
-            *callbacks,
-            keeper,
-        ]
-        params = {
-            "verbose": 0,
-            "epochs": epochs,
-            "steps": steps_per_epoch,
-            "epoch": state.epoch,
-            "first_step": state.step,
-        }
-        for epoch in range(state.epoch, epochs):
-            first_step = state.step
-            dataset = dataset_for(epoch, first_step)
-            remaining = steps_per_epoch - first_step
-            _check_length(dataset, remaining)
-            with mistakes_of_the_input():
-                model.fit(
-                    dataset,
-                    initial_epoch=epoch,
-                    epochs=epoch + 1,
-                    steps_per_epoch=remaining,
-                    shuffle=False,
-                    verbose=0,
-                    callbacks=keras.callbacks.CallbackList(
-                        listed, add_history=True, model=model, **params
-                    ),
+        train_step = _train_step(model, strategy)
+        listed.on_train_begin()
+        with mistakes_of_the_input():
+            for epoch in range(state.epoch, epochs):
+                first_step = state.step
+                if first_step == 0:
+                    model.reset_metrics()
+                dataset = dataset_for(epoch, first_step)
+                _check_length(
+                    dataset, team.count * (steps_per_epoch - first_step)
                 )
-    _write_history(folder / "history.json", state.history)
+                listed.on_epoch_begin(epoch)
+                iterator = iter(dataset)
+                for step in range(first_step, steps_per_epoch):
+                    listed.on_train_batch_begin(step)
+                    figures, *_ = train_step(iterator)
+                    logs = {
+                        name: float(value) for name, value in figures.items()
+                    }
+                    listed.on_train_batch_end(step, logs)
+                listed.on_epoch_end(epoch, logs)
+        listed.on_train_end()
+    if team.is_chief:
+        _write_history(folder / "history.json", state.history)
     return state.history
+
+
+def _train_step(model, strategy):
+    """Returns a function of an iterator that takes one step."""
+    step = model.train_step
+    if model.jit_compile:
+        step = tf.function(step, jit_compile=True, reduce_retracing=True)
+    return devices.on_replicas(strategy, step)
 
 
 @contextlib.contextmanager
@@ -129,9 +152,11 @@ class _State:
     Args:
         model: The model that is trained.
         folder: Path of the checkpoints; the last two are kept.
+        team: `devices.Team`. The chief writes; all read what it reads.
     """
 
-    def __init__(self, model, folder):
+    def __init__(self, model, folder, team):
+        self.team = team
         self.epoch = 0
         self.step = 0
         self.seconds = 0.0
@@ -154,21 +179,29 @@ class _State:
     def restore(self):
         """Goes to the last checkpoint that can be read, if there is one."""
         paths = list(reversed(self.manager.checkpoints))
-        for path in paths:
+        own = self._restore_first(paths) if self.team.is_chief else 0
+        chosen = int(self.team.from_chief(own))
+        if paths and chosen == len(paths):
+            raise UsageError(
+                f"Expected a readable checkpoint in {self.folder}. Received: "
+                f"{len(paths)} damaged. Remove the folder to begin again"
+            )
+        if paths and not self.team.is_chief:
+            self._restore(paths[chosen])
+
+    def _restore_first(self, paths):
+        """Restores the first that can be read, and returns its place."""
+        for i, path in enumerate(paths):
             try:
                 self._restore(path)
-                return
+                return i
             except _DAMAGED as error:
                 warnings.warn(
                     f"Checkpoint {path} is damaged and was passed over: "
                     f"{error}",
                     stacklevel=2,
                 )
-        if paths:
-            raise UsageError(
-                f"Expected a readable checkpoint in {self.folder}. Received: "
-                f"{len(paths)} damaged. Remove the folder to begin again"
-            )
+        return len(paths)
 
     def _restore(self, path):
         record = tf.train.load_checkpoint(path).get_tensor(_RECORD)
@@ -215,7 +248,8 @@ class _State:
             "history": self.history,
         }
         self.record.assign(json.dumps(record))
-        self.manager.save()
+        if self.team.is_chief:
+            self.manager.save()
 
 
 class _Keeper(keras.callbacks.Callback):
@@ -232,7 +266,6 @@ class _Keeper(keras.callbacks.Callback):
         self.state = state
         self.history_file = history_file
         self.checkpoint_steps = checkpoint_steps
-        self.resumer = _Resumer(state)
         self.clock = time.monotonic()
 
     def on_train_batch_end(self, batch, logs=None):
@@ -243,15 +276,11 @@ class _Keeper(keras.callbacks.Callback):
             self.state.save()
 
     def on_epoch_end(self, epoch, logs=None):
-        if self.state.step != self.params["steps"]:
-            raise ValueError(
-                f"`dataset_for({epoch}, ...)` must end the epoch at step "
-                f"{self.params['steps']}. Received: {self.state.step}"
-            )
         self._count_seconds()
         entry = {"epoch": epoch, **logs, "seconds": self.state.seconds}
         self.state.history.append(entry)
-        _write_history(self.history_file, self.state.history)
+        if self.state.team.is_chief:
+            _write_history(self.history_file, self.state.history)
         self.state.epoch, self.state.step = epoch + 1, 0
         self.state.seconds = 0.0
         self.state.save()
@@ -260,28 +289,6 @@ class _Keeper(keras.callbacks.Callback):
         now = time.monotonic()
         self.state.seconds += now - self.clock
         self.clock = now
-
-
-class _Resumer(keras.callbacks.Callback):
-    """Puts running metrics back, which Keras resets when an epoch begins.
-
-    Args:
-        state: `_State`, as restored.
-    """
-
-    def __init__(self, state):
-        super().__init__()
-        self.state = state
-        self.metrics = [variable.numpy() for variable in state.metrics]
-        self.pending = state.step > 0
-
-    def on_epoch_begin(self, epoch, logs=None):
-        if self.pending:
-            for variable, value in zip(
-                self.state.metrics, self.metrics, strict=True
-            ):
-                variable.assign(value)
-        self.pending = False
 
 
 def _values(variables):
@@ -299,8 +306,8 @@ def _write_history(path, history):
 
 def _check_length(dataset, steps):
     length = int(dataset.cardinality())
-    if length >= 0 and length != steps:
+    if length != steps:
         raise ValueError(
-            f"`dataset_for` must give the {steps} batches that are left of the "
-            f"epoch. Received: {length}"
+            f"`dataset_for` must give the {steps} batches, or parts of them, "
+            f"that are left of the epoch. Received: {length}"
         )

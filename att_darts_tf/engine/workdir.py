@@ -198,10 +198,14 @@ class StageFolder:
     A second process on the folder, and a folder made from another
     configuration, other inputs or other code, are refused before any work.
 
+    Several processes may work together on a stage: the chief then holds the
+    folder for all, and writes.
+
     Args:
         path: Path of the folder, which is made if absent.
         identity: JSON-able dictionary of all that the result depends on, as
             `identity` returns it.
+        team: `devices.Team` of the processes, or `None` for a single one.
 
     Example:
 
@@ -214,13 +218,16 @@ class StageFolder:
     ```
     """
 
-    def __init__(self, path, *, identity):
+    def __init__(self, path, *, identity, team=None):
         self.path = pathlib.Path(path)
+        self.team = team
         self.identity = json.loads(json.dumps(plain(identity)))
         self._lock = None
         self._new = False
 
     def __enter__(self):
+        if not self._is_chief:
+            return self
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / ".lock", "a")  # noqa: SIM115
@@ -237,8 +244,10 @@ class StageFolder:
         return self
 
     def __exit__(self, kind, *_):
+        if not self._is_chief:
+            return
         mistaken = kind is not None and issubclass(kind, UsageError)
-        if self._new and mistaken and self.result() is None:
+        if self._new and mistaken and not self._result_file.exists():
             # The mended command is welcome.
             (self.path / "identity.json").unlink(missing_ok=True)
         # Closing the file gives the lock back, as the end of a process does.
@@ -246,15 +255,27 @@ class StageFolder:
 
     def result(self):
         """Returns the dictionary given to `finish`, or `None` before that."""
-        file = self.path / "result.json"
-        if not file.exists():
+        finished = self._is_chief and self._result_file.exists()
+        if self.team is not None:
+            # Or one process would begin what another takes for finished.
+            finished = self.team.from_chief(finished)
+        if not finished:
             return None
-        return read_json(file, format=RESULT_FORMAT)
+        return read_json(self._result_file, format=RESULT_FORMAT)
 
     def finish(self, result):
         """Writes the result, the last file of a stage, and returns it."""
-        write_json(self.path / "result.json", result, format=RESULT_FORMAT)
+        if self._is_chief:
+            write_json(self._result_file, result, format=RESULT_FORMAT)
         return self.result()
+
+    @property
+    def _is_chief(self):
+        return self.team is None or self.team.is_chief
+
+    @property
+    def _result_file(self):
+        return self.path / "result.json"
 
     def _claim(self):
         try:

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from att_darts_tf.engine import devices, losses, optimizers
+from att_darts_tf.engine import devices, losses, metrics, optimizers
+from att_darts_tf.space import blocks
 
 
 class Classifier(keras.Model):
@@ -27,10 +28,8 @@ class Classifier(keras.Model):
         self.num_classes = num_classes
         self.image_shape = None
         self.auxiliary_head = None
-        self.loss_tracker = keras.metrics.Mean(name="loss")
-        self.accuracy_tracker = keras.metrics.SparseCategoricalAccuracy(
-            name="accuracy"
-        )
+        self.loss_tracker = metrics.Mean("loss")
+        self.accuracy_tracker = metrics.Mean("accuracy")
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.num_classes)
@@ -57,6 +56,7 @@ class Classifier(keras.Model):
         weight_decay=3e-4,
         auxiliary_weight=0.4,
         label_smoothing=0.0,
+        sync_batch_norm=False,
         **kwargs,
     ):
         """Prepares a built network for `fit` and `evaluate`.
@@ -69,6 +69,8 @@ class Classifier(keras.Model):
             auxiliary_weight: Float. Share of an auxiliary head's loss.
             label_smoothing: Float, as in `losses.cross_entropy`; training's
                 alone.
+            sync_batch_norm: Boolean. Whether batch statistics are those of
+                all replicas.
             **kwargs: `run_eagerly`, `steps_per_execution` and `jit_compile`
                 (`False` if not given), as in `keras.Model.compile`.
         """
@@ -85,6 +87,7 @@ class Classifier(keras.Model):
         self.weight_decay = weight_decay
         self.auxiliary_weight = auxiliary_weight
         self.label_smoothing = label_smoothing
+        self.sync_batch_norm = sync_batch_norm
 
     def get_compile_config(self):
         if not self.compiled:
@@ -95,6 +98,7 @@ class Classifier(keras.Model):
             "weight_decay": self.weight_decay,
             "auxiliary_weight": self.auxiliary_weight,
             "label_smoothing": self.label_smoothing,
+            "sync_batch_norm": self.sync_batch_norm,
             "jit_compile": self.jit_compile,
         }
 
@@ -104,15 +108,16 @@ class Classifier(keras.Model):
     def train_step(self, data):
         images, labels = data
         variables = self.trainable_variables
-        with tf.GradientTape() as tape:
+        total = devices.all_reduce_sum if self.sync_batch_norm else None
+        with blocks.batch_of_all(total), tf.GradientTape() as tape:
             logits, *auxiliary = self.training_logits(images)
             loss = self._training_loss(labels, logits)
             for auxiliary_logits in auxiliary:
                 loss += self.auxiliary_weight * self._training_loss(
                     labels, auxiliary_logits
                 )
-            share = loss / devices.num_replicas()
-        gradients = tape.gradient(share, [v.value for v in variables])
+            loss *= devices.share(tf.size(labels), loss.dtype)
+        gradients = tape.gradient(loss, [v.value for v in variables])
         directions = optimizers.update_direction(
             gradients,
             variables,
@@ -129,9 +134,9 @@ class Classifier(keras.Model):
     def test_step(self, data):
         images, labels = data
         logits = self(images, training=False)
-        return self._update_metrics(
-            labels, logits, losses.cross_entropy(labels, logits)
-        )
+        loss = losses.cross_entropy(labels, logits)
+        loss *= devices.share(tf.size(labels), loss.dtype)
+        return self._update_metrics(labels, logits, loss)
 
     def num_parameters(self, *, auxiliary=False):
         """Returns the number of trained weights.
@@ -162,8 +167,13 @@ class Classifier(keras.Model):
         )
 
     def _update_metrics(self, labels, logits, loss):
-        self.loss_tracker.update_state(loss, sample_weight=tf.size(labels))
-        self.accuracy_tracker.update_state(labels, logits)
+        metrics.update(
+            self.loss_tracker,
+            self.accuracy_tracker,
+            loss=loss,
+            labels=labels,
+            logits=logits,
+        )
         return {
             "loss": self.loss_tracker.result(),
             "accuracy": self.accuracy_tracker.result(),

@@ -41,26 +41,41 @@ def judge(
     *,
     split: prepared.Split | prepared.EncodedSplit,
     preprocessing: preprocess.Preprocessing,
+    team: devices.Team,
 ) -> Judgement:
     """Judges a network on unaugmented images.
 
     Args:
-        network: A compiled network.
+        network: A network, made in the scope of the team's strategy.
         split: The images to judge on.
         preprocessing: Of these images.
+        team: The processes that share the images.
     """
     batches = input_pipeline.evaluation_batches(
-        split, preprocessing=preprocessing, batch_size=BATCH_SIZE
+        split,
+        preprocessing=preprocessing,
+        batch_size=BATCH_SIZE,
+        replicas=team.replicas,
     )
+
+    def step(batch):
+        images, labels = batch
+        return labels, network(images, training=False)
+
+    answer = devices.on_replicas(team.strategy, step)
+    iterator = iter(batches)
     best, best_5, loss = 0, 0, 0.0
     # Batch by batch: the logits of all images may not fit.
     with training.mistakes_of_the_input():
-        for images, labels in batches:
-            logits = network.predict_on_batch(images)
-            ranks = ranks_of(logits, labels.numpy())
-            best += int(np.sum(ranks < 1))
-            best_5 += int(np.sum(ranks < 5))
-            loss += len(ranks) * float(losses.cross_entropy(labels, logits))
+        for _ in range(len(batches) // team.count):
+            for labels, logits in answer(iterator):
+                ranks = ranks_of(logits.numpy(), labels.numpy())
+                if len(ranks):
+                    best += int(np.sum(ranks < 1))
+                    best_5 += int(np.sum(ranks < 5))
+                    mean = losses.cross_entropy(labels, logits)
+                    loss += len(ranks) * float(mean)
+    best, best_5, loss = team.totals([best, best_5, loss])
     return Judgement(
         accuracy=best / len(split),
         loss=loss / len(split),
@@ -111,6 +126,8 @@ def run_evaluation(
         with more than five classes the same of the top five:
         `top_5_accuracies`, `top_5_mean` and so on.
     """
+    strategy = devices.strategy(config)
+    team = devices.team(strategy)
     data = prepared.load(data_dir)
     files = [pathlib.Path(folder) / "model.keras" for folder in models]
     if not files:
@@ -128,7 +145,9 @@ def run_evaluation(
             **preprocess.evaluation_settings(config.data),
         },
     )
-    with workdir.StageFolder(output_dir, identity=identity) as folder:
+    with workdir.StageFolder(
+        output_dir, identity=identity, team=team
+    ) as folder:
         result = folder.result()
         if result is not None:
             return result
@@ -136,13 +155,15 @@ def run_evaluation(
         split = data.split("test")
         judged = []
         for file in files:
-            network = network_module.load(file)
+            with strategy.scope():
+                network = network_module.load(file)
             check_fits(network, data=data, file=file)
             judged.append(
                 judge(
                     network,
                     split=split,
                     preprocessing=preprocess.of(config.data, data),
+                    team=team,
                 )
             )
         result = {

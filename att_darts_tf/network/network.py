@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from att_darts_tf.engine import devices
 from att_darts_tf.errors import UsageError
 from att_darts_tf.network.cell import Cell
 from att_darts_tf.network.classifier import Classifier, check_integer
@@ -431,9 +432,11 @@ class Network(Classifier):
         share = 1.0 - tf.convert_to_tensor(self.drop_probability)
         seed = tf.convert_to_tensor(self.draw_seed)
         self.draw_seed.assign(seed + [0, 1])
+        # The rows of this replica, of the draws for the whole batch.
+        first, whole = devices.place(batch)
         draws = tf.random.stateless_uniform(
-            (batch, edges), seed, dtype=share.dtype
-        )
+            (whole, edges), seed, dtype=share.dtype
+        )[first : first + batch]
         return tf.cast(tf.floor(share + draws) / share, self.compute_dtype)
 
 

@@ -7,7 +7,7 @@ import pathlib
 import ml_collections
 
 from att_darts_tf.data import prepared, preprocess
-from att_darts_tf.engine import workdir
+from att_darts_tf.engine import devices, workdir
 from att_darts_tf.errors import UsageError
 from att_darts_tf.network import evaluate, trainer
 from att_darts_tf.network import network as network_module
@@ -48,6 +48,7 @@ def run_selection(
             f"Received: {len(genotypes)}. Name as many, or change "
             "config.search.seeds"
         )
+    team = devices.team(devices.strategy(config))
     data = prepared.load(data_dir)
     cells = [Genotype.read(path) for path in genotypes]
     identity = _identity(
@@ -58,7 +59,9 @@ def run_selection(
         seeds=list(seeds),
         genotypes=[json.loads(each.to_json()) for each in cells],
     )
-    with workdir.StageFolder(output_dir, identity=identity) as folder:
+    with workdir.StageFolder(
+        output_dir, identity=identity, team=team
+    ) as folder:
         result = folder.result()
         if result is not None:
             return result
@@ -70,6 +73,7 @@ def run_selection(
                 config,
                 data=data,
                 genotype=genotype,
+                team=team,
                 output_dir=folder.path / f"candidate-{i}",
                 label=f"selection, candidate {i + 1} of {len(cells)}",
             )
@@ -77,7 +81,8 @@ def run_selection(
                 {"genotype_file": str(file), "seed": seed, **judged}
             )
         chosen = choose(candidates)
-        cells[chosen].write(folder.path / "genotype.json")
+        if team.is_chief:
+            cells[chosen].write(folder.path / "genotype.json")
         return folder.finish(
             {
                 "candidates": candidates,
@@ -145,6 +150,7 @@ def run_training(
         `parameters_with_auxiliary`, `train_accuracy` and `train_loss` of the
         last epoch (with augmentation), `epochs` and `seconds`.
     """
+    team = devices.team(devices.strategy(config))
     data = prepared.load(data_dir)
     architecture = published.resolve_network(genotype)
     pretrained = config.network.pretrained
@@ -156,7 +162,9 @@ def run_training(
         seed=seed,
         genotype=published.plain(architecture),
     )
-    with workdir.StageFolder(output_dir, identity=identity) as folder:
+    with workdir.StageFolder(
+        output_dir, identity=identity, team=team
+    ) as folder:
         result = folder.result()
         if result is not None:
             return result
@@ -172,7 +180,8 @@ def run_training(
             pretrained=pretrained,
             frozen=config.network.frozen,
         )
-        network_module.save(network, folder.path / "model.keras")
+        if team.is_chief:
+            network_module.save(network, folder.path / "model.keras")
         return folder.finish(
             {
                 "seed": seed,
@@ -189,7 +198,7 @@ def run_training(
 
 
 def _judge_candidate(
-    config, *, data, genotype, output_dir: pathlib.Path, label
+    config, *, data, genotype, team, output_dir: pathlib.Path, label
 ) -> dict:
     identity = _identity(
         config,
@@ -198,7 +207,9 @@ def _judge_candidate(
         judged_on=preprocess.evaluation_settings(config.data),
         genotype=json.loads(genotype.to_json()),
     )
-    with workdir.StageFolder(output_dir, identity=identity) as folder:
+    with workdir.StageFolder(
+        output_dir, identity=identity, team=team
+    ) as folder:
         result = folder.result()
         if result is not None:
             return result
@@ -217,6 +228,7 @@ def _judge_candidate(
             network,
             split=split,
             preprocessing=preprocess.of(config.data, data),
+            team=team,
         )
         return folder.finish(
             {

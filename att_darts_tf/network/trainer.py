@@ -50,6 +50,7 @@ def make_network(
         weight_decay=recipe.weight_decay,
         auxiliary_weight=recipe.auxiliary_weight,
         label_smoothing=recipe.label_smoothing,
+        sync_batch_norm=config.engine.sync_batch_norm,
         jit_compile=config.engine.jit,
     )
     return network
@@ -86,10 +87,12 @@ def train(
     Returns:
         The trained network and its history, as `training.fit` returns it.
     """
+    strategy = devices.strategy(config)
+    team = devices.team(strategy)
     devices.configure(config)
     preprocessing = preprocess.of(config.data, data, cutout=recipe.cutout)
     keras.utils.set_random_seed(seed)
-    with devices.strategy(config).scope():
+    with strategy.scope():
         network = make_network(
             config, recipe, data=data, genotype=genotype, frozen=frozen
         )
@@ -104,6 +107,7 @@ def train(
             epoch=epoch,
             first_step=first_step,
             seed=seed,
+            replicas=team.replicas,
         )
 
     def rate(epoch):
@@ -120,16 +124,19 @@ def train(
 
     history = training.fit(
         network,
+        strategy=strategy,
         dataset_for=dataset_for,
         epochs=recipe.epochs,
         steps_per_epoch=input_pipeline.steps_per_epoch(
-            len(split), recipe.batch_size
+            len(split), recipe.batch_size, replicas=team.total
         ),
         folder=folder,
         checkpoint_steps=config.engine.checkpoint_steps,
         callbacks=[
             callbacks.RateSchedule(rate),
             DropPathSchedule(),
+        ],
+        reports=[
             callbacks.Progress(label),
             callbacks.TensorBoard(folder / "tensorboard"),
         ],

@@ -58,15 +58,18 @@ class Gradients:
 
     Args:
         loss_fn: See above.
+        inline: Boolean. Whether they become part of the caller's graph, as
+            they must where replicas talk to each other within.
     """
 
-    def __init__(self, loss_fn):
+    def __init__(self, loss_fn, *, inline=False):
         self.loss_fn = loss_fn
+        kept = (lambda function: function) if inline else traced
         self._traced = {
-            sources: traced(self._derived(sources))
+            sources: kept(self._derived(sources))
             for sources in ((WEIGHTS,), (ARCHITECTURE,), SOURCES)
         }
-        self._mixed = traced(self._derived_twice)
+        self._mixed = kept(self._derived_twice)
 
     def evaluate(self, function, weights, architecture, batch, *others):
         """Calls one of the traced functions.

@@ -115,7 +115,7 @@ class Packing:
                 # Statistics stay in full precision under a mixed policy.
                 "dtype": blocks.precise(self.dtype),
                 "autocast": False,
-                "trainable": False,
+                **blocks.MOVING,
             }
             self.mean = layer.add_weight(
                 name="moving_mean", initializer="zeros", **options

@@ -48,6 +48,7 @@ def run_search(
         `train_accuracy` and `architecture_accuracy` of the last epoch (with
         augmentation, each half before its update), `epochs` and `seconds`.
     """
+    strategy = devices.strategy(config)
     data = prepared.load(data_dir)
     search_space.get(config.space.location)
     identity = workdir.identity(
@@ -60,7 +61,9 @@ def run_search(
     )
     # The other seeds are other searches.
     del identity["config"]["search"]["seeds"]
-    with workdir.StageFolder(output_dir, identity=identity) as folder:
+    with workdir.StageFolder(
+        output_dir, identity=identity, team=devices.team(strategy)
+    ) as folder:
         result = folder.result()
         if result is not None:
             return result
@@ -93,14 +96,19 @@ def train(
 ) -> tuple[Search, list[dict]]:
     """Trains a supernet by a recipe; returns the search and its history."""
     recipe, label = config.search, f"search, seed {seed}"
-    print(f"{label}: {memory.check(config)}", flush=True)
+    strategy = devices.strategy(config)
+    team = devices.team(strategy)
+    if team.is_chief:
+        print(f"{label}: {memory.check(config)}", flush=True)
     devices.configure(config)
     # Source: Liu et al., 2019, appendix A.1: the search erases nothing.
     preprocessing = preprocess.of(config.data, data)
     weights, architecture = data.split("weights"), data.split("architecture")
-    steps = input_pipeline.steps_per_epoch(len(weights), recipe.batch_size)
+    steps = input_pipeline.steps_per_epoch(
+        len(weights), recipe.batch_size, replicas=team.total
+    )
     keras.utils.set_random_seed(seed)
-    with devices.strategy(config).scope():
+    with strategy.scope():
         search = make_search(
             config,
             image_shape=data.image_shape,
@@ -116,6 +124,7 @@ def train(
             epoch=epoch,
             first_step=first_step,
             seed=seed,
+            replicas=team.replicas,
         )
 
     def rate(epoch):
@@ -126,8 +135,10 @@ def train(
             last=recipe.final_learning_rate,
         )
 
+    supernet = search.supernet
     history = training.fit(
         search,
+        strategy=strategy,
         dataset_for=dataset_for,
         epochs=recipe.epochs,
         steps_per_epoch=steps,
@@ -135,6 +146,13 @@ def train(
         checkpoint_steps=config.engine.checkpoint_steps,
         callbacks=[
             callbacks.RateSchedule(rate),
+            callbacks.SameOnReplicas(
+                strategy,
+                supernet.architecture_variables,
+                "architecture weights",
+            ),
+        ],
+        reports=[
             ArchitectureRecord(folder),
             callbacks.Progress(label),
             callbacks.TensorBoard(
@@ -185,6 +203,7 @@ def make_search(
         recompute=recipe.recompute,
         microbatch=recipe.microbatch,
         jit=config.engine.jit,
+        sync_batch_norm=config.engine.sync_batch_norm,
     )
     return search
 

@@ -21,11 +21,15 @@ class Mode(NamedTuple):
             asked; without gradients that nobody reads a pass takes less.
         recompute: String, one of `search_space.RECOMPUTE`.
         jit: Boolean. Whether XLA compiles mixed layers.
+        inline: Boolean. Whether mixed layers become part of the caller's
+            graph, and nothing is computed again, as it must be where replicas
+            talk to each other within.
     """
 
     constants: tuple[str, ...] = ()
     recompute: str = "none"
     jit: bool = False
+    inline: bool = False
 
 
 DEFAULT_MODE = Mode()
@@ -81,8 +85,10 @@ class SharedTraces:
             function = _function(
                 layer, training, mode.constants, constant_inputs
             )
-            traced = Recomputed if recompute else bilevel.traced
-            self._functions[kind] = traced(function, jit=mode.jit)
+            if not mode.inline:
+                traced = Recomputed if recompute else bilevel.traced
+                function = traced(function, jit=mode.jit)
+            self._functions[kind] = function
         statistics = layer.non_trainable_variables
         outputs, *moved = self._functions[kind](
             # Not the variables themselves, for which it is traced once more.

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from att_darts_tf.engine import devices, losses, optimizers
+from att_darts_tf.engine import devices, losses, metrics, optimizers
 from att_darts_tf.search import bilevel, derive, tracing
 from att_darts_tf.space import blocks, search_space
 
@@ -44,12 +44,8 @@ class Search(keras.Model):
             )
         self.supernet = supernet
         self.trackers = {
-            "loss": keras.metrics.Mean("loss"),
-            "accuracy": keras.metrics.SparseCategoricalAccuracy("accuracy"),
-            "search_loss": keras.metrics.Mean("search_loss"),
-            "search_accuracy": keras.metrics.SparseCategoricalAccuracy(
-                "search_accuracy"
-            ),
+            name: metrics.Mean(name)
+            for name in ("loss", "accuracy", "search_loss", "search_accuracy")
         }
         self.built = True
 
@@ -65,6 +61,7 @@ class Search(keras.Model):
         recompute="none",
         microbatch=0,
         jit=False,
+        sync_batch_norm=False,
         **kwargs,
     ):
         """Sets both optimizers and how gradients become their directions.
@@ -90,6 +87,10 @@ class Search(keras.Model):
                 a batch at once. Less memory; each part is normalised by
                 statistics of its own.
             jit: Boolean, whether XLA compiles mixed layers.
+            sync_batch_norm: Boolean. Whether batch statistics are those of
+                all replicas. The graph of a step then holds every mixed layer
+                as often as it is computed, since TensorFlow lets replicas
+                talk to each other nowhere else, and keeps all their maps.
             **kwargs: `run_eagerly`, as in `keras.Model.compile`.
         """
         # For the whole step XLA would spend minutes before the first one.
@@ -129,17 +130,24 @@ class Search(keras.Model):
             if order == "second" and implicit == "exact"
             else recompute,
             jit=jit,
+            inline=sync_batch_norm,
         )
         if microbatch < 0 or microbatch == 1:
             raise ValueError(
                 "`microbatch` must be 0 or at least 2, since one image has no "
                 f"batch statistics. Received: microbatch={microbatch!r}"
             )
+        if microbatch and sync_batch_norm:
+            raise ValueError(
+                "`microbatch` must be 0 beside `sync_batch_norm`: statistics "
+                "are either those of a part of a batch or those of all its "
+                f"parts. Received: microbatch={microbatch!r}"
+            )
         self.microbatch = microbatch
         self.gradients = (
             _GradientsInParts(self.loss_at, microbatch)
             if microbatch
-            else bilevel.Gradients(self.loss_at)
+            else bilevel.Gradients(self.loss_at, inline=sync_batch_norm)
         )
 
     def call(self, images, training=False):
@@ -150,8 +158,11 @@ class Search(keras.Model):
 
     def train_step(self, batches):
         train_batch, search_batch = _checked_pair(batches)
-        self.update_architecture(train_batch, search_batch)
-        self.update_weights(train_batch)
+        with blocks.batch_of_all(
+            devices.all_reduce_sum if self.mode.inline else None
+        ):
+            self.update_architecture(train_batch, search_batch)
+            self.update_weights(train_batch)
         return {name: each.result() for name, each in self.trackers.items()}
 
     def test_step(self, batch):
@@ -159,7 +170,8 @@ class Search(keras.Model):
         images, labels = batch
         logits = self.supernet(images, training=False)
         loss = losses.cross_entropy(labels, logits)
-        self._track("", batch, loss / devices.num_replicas(), logits)
+        share = devices.share(tf.size(labels), loss.dtype)
+        self._track("", batch, loss * share, logits)
         return {
             name: self.trackers[name].result() for name in ("loss", "accuracy")
         }
@@ -252,15 +264,16 @@ class Search(keras.Model):
             weights: Tensors in the order of `supernet.weight_variables`.
             architecture: Tensors in the order of
                 `supernet.architecture_variables`.
-            batch: Images, labels and the moving statistics, tensors in the
-                order of `supernet.non_trainable_variables`.
+            batch: Images, labels, the moving statistics, tensors in the
+                order of `supernet.non_trainable_variables`, and the share of
+                this replica's images.
             constants: See `tracing.Mode`.
 
         Returns:
             A scalar; and the logits with the moving statistics after the
             batch.
         """
-        images, labels, statistics = batch
+        images, labels, statistics, share = batch
         values = {
             id(variable): value
             for variables, given in (
@@ -277,7 +290,7 @@ class Search(keras.Model):
             mode=self.mode._replace(constants=tuple(constants)),
         )
         loss = losses.cross_entropy(labels, logits)
-        return loss / devices.num_replicas(), (logits, moved)
+        return loss * tf.cast(share, loss.dtype), (logits, moved)
 
     def _values(self):
         return (
@@ -286,8 +299,11 @@ class Search(keras.Model):
         )
 
     def _with_statistics(self, batch):
+        _, labels = batch
         statistics = self.supernet.non_trainable_variables
-        return *batch, _tensors(statistics)
+        # Out here: within, replicas may not talk to each other.
+        share = devices.share(tf.size(labels), "float64")
+        return *batch, _tensors(statistics), share
 
     def genotype(self):
         """Returns the `Genotype` that the architecture weights stand for."""
@@ -297,11 +313,13 @@ class Search(keras.Model):
 
     def _track(self, prefix, batch, loss, logits):
         _, labels = batch
-        # A smaller last batch counts by its size.
-        self.trackers[f"{prefix}loss"].update_state(
-            loss * devices.num_replicas(), sample_weight=tf.size(labels)
+        metrics.update(
+            self.trackers[f"{prefix}loss"],
+            self.trackers[f"{prefix}accuracy"],
+            loss=loss,
+            labels=labels,
+            logits=logits,
         )
-        self.trackers[f"{prefix}accuracy"].update_state(labels, logits)
 
     def get_config(self):
         return {
@@ -327,6 +345,7 @@ class Search(keras.Model):
             "recompute": self.mode.recompute,
             "jit": self.mode.jit,
             "microbatch": self.microbatch,
+            "sync_batch_norm": self.mode.inline,
         }
 
     def compile_from_config(self, config):
@@ -349,7 +368,7 @@ class _GradientsInParts(bilevel.Gradients):
         self.size = size
 
     def evaluate(self, function, weights, architecture, batch, *others):
-        images, labels, statistics = batch
+        images, labels, statistics, whole = batch
         total = tf.shape(images)[0]
         count = tf.maximum(1, tf.minimum(-(-total // self.size), total // 2))
 
@@ -358,7 +377,7 @@ class _GradientsInParts(bilevel.Gradients):
             *averages, (logits, moved) = function(
                 weights,
                 architecture,
-                (images[begin:end], labels[begin:end], statistics),
+                (images[begin:end], labels[begin:end], statistics, whole),
                 *others,
             )
             share = (end - begin) / total

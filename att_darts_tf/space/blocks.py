@@ -5,6 +5,9 @@ and the moving variance is fed the unbiased batch variance. Keras differs in
 all three, and each changes the numbers.
 """
 
+import contextlib
+import threading
+
 import keras
 import tensorflow as tf
 
@@ -12,6 +15,11 @@ import tensorflow as tf
 # other share.
 MOMENTUM = 0.9
 EPSILON = 1e-5
+# Options of its moving statistics, the mean of those of all replicas.
+MOVING = {"trainable": False, "aggregation": "mean"}
+
+# Replicas are threads, each with a context of its own.
+_context = threading.local()
 
 serializable = keras.saving.register_keras_serializable(package="att_darts_tf")
 
@@ -240,8 +248,26 @@ def average_pool(inputs, *, size=3, stride=1):
     return tf.nn.avg_pool2d(padded, size, stride, "VALID") / share
 
 
+@contextlib.contextmanager
+def batch_of_all(total):
+    """Takes batch statistics over all replicas within this context.
+
+    Args:
+        total: Maps a list of tensors to their sums over the replicas, and can
+            be derived; or `None` for statistics of each replica's own.
+    """
+    before = getattr(_context, "total", None)
+    _context.total = total
+    try:
+        yield
+    finally:
+        _context.total = before
+
+
 def batch_normalize(inputs, scale, offset, *, epsilon=EPSILON):
     """Normalises each channel by the statistics of the batch.
+
+    The batch is that of this replica, or of all in `batch_of_all`.
 
     Source: Ioffe and Szegedy, 2015, https://arxiv.org/abs/1502.03167,
     algorithm 1.
@@ -256,19 +282,28 @@ def batch_normalize(inputs, scale, offset, *, epsilon=EPSILON):
         The normalised maps, the mean and the unbiased variance of each
         channel, both of shape `(channels,)`.
     """
-    if inputs.dtype != tf.float64:
+    total = getattr(_context, "total", None)
+    if total is None and inputs.dtype != tf.float64:
         # The operation's variance output is the unbiased one.
         return tf.compat.v1.nn.fused_batch_norm(
             inputs, scale, offset, epsilon=epsilon, is_training=True
         )[:3]
     # `tf.nn.moments` stops a gradient that the second order needs.
-    mean = tf.reduce_mean(inputs, (0, 1, 2))
-    squares = tf.math.squared_difference(inputs, mean)
+    maps = tf.cast(inputs, scale.dtype)
+    mean = tf.reduce_mean(maps, (0, 1, 2))
+    count = tf.cast(tf.size(maps) / tf.size(mean), maps.dtype)
+    if total is not None:
+        own = count
+        (count,) = total([own])
+        (mean,) = total([mean * (own / count)])
+    squares = tf.math.squared_difference(maps, mean)
     variance = tf.reduce_mean(squares, (0, 1, 2))
+    if total is not None:
+        (variance,) = total([variance * (own / count)])
     gain = scale * tf.math.rsqrt(variance + epsilon)
-    outputs = inputs * gain + (offset - mean * gain)
-    count = tf.cast(tf.size(inputs) / tf.size(mean), variance.dtype)
-    return outputs, mean, variance * count / tf.maximum(count - 1, 1)
+    outputs = maps * gain + (offset - mean * gain)
+    unbiased = variance * count / tf.maximum(count - 1, 1)
+    return tf.cast(outputs, inputs.dtype), mean, unbiased
 
 
 def normalize(inputs, scale, offset, mean, variance, *, epsilon=EPSILON):
@@ -337,14 +372,12 @@ class BatchNormalization(keras.layers.Layer):
             self.offset = self.add_weight(
                 name="offset", initializer="zeros", **options
             )
+        options |= MOVING
         self.moving_mean = self.add_weight(
-            name="moving_mean", initializer="zeros", trainable=False, **options
+            name="moving_mean", initializer="zeros", **options
         )
         self.moving_variance = self.add_weight(
-            name="moving_variance",
-            initializer="ones",
-            trainable=False,
-            **options,
+            name="moving_variance", initializer="ones", **options
         )
 
     def call(self, inputs, training=False):

@@ -32,19 +32,12 @@ def clock(monkeypatch):
 
 def run(progress, *, epochs=2, steps=4, first=(0, 0)):
     """Plays a training of given lengths to a callback."""
-    progress.set_params(
-        {
-            "epochs": epochs,
-            "steps": steps,
-            "epoch": first[0],
-            "first_step": first[1],
-        }
-    )
+    progress.set_params({"epochs": epochs, "steps": steps})
     logs = {"loss": 1.5, "accuracy": 0.25, "learning_rate": 0.1}
     for epoch in range(first[0], epochs):
         progress.on_epoch_begin(epoch)
         begin = first[1] if epoch == first[0] else 0
-        for batch in range(steps - begin):
+        for batch in range(begin, steps):
             progress.on_train_batch_end(batch, logs)
         progress.on_epoch_end(epoch, logs)
 

@@ -101,6 +101,7 @@ def train(folder, *, more=(), checkpoint_steps=2, epochs=EPOCHS):
     model.compile()
     history = training.fit(
         model,
+        strategy=tf.distribute.get_strategy(),
         dataset_for=dataset_for,
         epochs=epochs,
         steps_per_epoch=STEPS,

@@ -422,7 +422,7 @@ def test_no_part_of_a_batch_is_a_single_image(search):
     for size, parts in ((1, [1]), (2, [2]), (3, [3]), (4, [2, 2])):
         sizes.clear()
         search.gradients.evaluate(
-            record, [], [], (images[:size], labels[:size], [])
+            record, [], [], (images[:size], labels[:size], [], 1.0)
         )
         assert sizes == parts
 
