@@ -2,7 +2,9 @@
 
 The local runner starts a task as a child and forgets it when it is killed.
 The supervisor therefore holds a lock on a file as long as it lives, in
-whatever way it dies, and each task has a thread that waits for that lock.
+whatever way it dies, and each task has a thread that waits for that lock. It
+holds another until it gets SIGTERM, of which the tasks learn in the same way:
+they save and end, and so does it.
 """
 
 import contextlib
@@ -15,12 +17,13 @@ import threading
 import uuid
 from collections.abc import Iterator
 
-from att_darts_tf.engine import workdir
+from att_darts_tf.engine import preemption, workdir
 from att_darts_tf.errors import UsageError
 
 RUN_VARIABLE = "ATT_DARTS_RUN"
 INTERRUPTED_STATUS = 130
 _ALIVE = "alive.lock"
+_NO_NOTICE = "no-notice.lock"
 _MISTAKE = "mistake.txt"
 
 
@@ -33,9 +36,13 @@ def supervise(folder: pathlib.Path) -> Iterator[None]:
             caller holds the work directory for itself.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / _ALIVE, "a") as alive:
+    with (
+        open(folder / _ALIVE, "a") as alive,
+        open(folder / _NO_NOTICE, "a") as no_notice,
+    ):
         # Tasks of a killed run may be about to end; this waits for them.
         fcntl.flock(alive, fcntl.LOCK_EX)
+        fcntl.flock(no_notice, fcntl.LOCK_EX)
         identifier = uuid.uuid4().hex
         alive.truncate(0)
         alive.write(identifier)
@@ -45,15 +52,20 @@ def supervise(folder: pathlib.Path) -> Iterator[None]:
         # The runner's threads wait for their tasks, and would start the next
         # one, if an exception went through them.
         previous = signal.signal(signal.SIGINT, _leave)
+        preemption.postpone(lambda: fcntl.flock(no_notice, fcntl.LOCK_UN))
         try:
             yield
         finally:
             signal.signal(signal.SIGINT, previous)
             del os.environ[RUN_VARIABLE]
+            # The end of its tasks is not what went wrong.
+            preemption.allow()
 
 
 def end_with_supervisor(folder: pathlib.Path) -> None:
     """Ends this process as soon as its supervisor has ended.
+
+    It passes on the supervisor's notice too, so this process is watching.
 
     Args:
         folder: Path of the pipeline's folder.
@@ -66,12 +78,18 @@ def end_with_supervisor(folder: pathlib.Path) -> None:
     if (folder / _ALIVE).read_text() != identifier:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def wait():
-        with open(folder / _ALIVE) as alive:
-            fcntl.flock(alive, fcntl.LOCK_EX)
-            os.kill(os.getpid(), signal.SIGKILL)
+    def wait(name, act):
+        with open(folder / name) as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            act()
 
-    threading.Thread(target=wait, name="supervisor", daemon=True).start()
+    for name, act in (
+        (_ALIVE, lambda: os.kill(os.getpid(), signal.SIGKILL)),
+        (_NO_NOTICE, preemption.notice),
+    ):
+        threading.Thread(
+            target=wait, args=(name, act), name=name, daemon=True
+        ).start()
 
 
 def hand_over(error: UsageError, folder: pathlib.Path) -> None:

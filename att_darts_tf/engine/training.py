@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from att_darts_tf.engine import callbacks as callbacks_module
-from att_darts_tf.engine import workdir
+from att_darts_tf.engine import preemption, workdir
 from att_darts_tf.errors import UsageError
 
 CHECKPOINT_FORMAT = 1
@@ -39,8 +39,9 @@ def fit(
     the model and its seed generators, of every optimizer that is an attribute
     of the model, running metrics, and the position. A process that is killed
     anywhere loses the steps since the last checkpoint and nothing else: taken
-    up again, they give the same bits as an uninterrupted run. After the last
-    epoch the state is final, and a further call restores it and returns.
+    up again, they give the same bits as an uninterrupted run; one that is
+    given notice, see `preemption`, loses none. After the last epoch the state
+    is final, and a further call restores it and returns.
 
     `folder/history.json` holds the figures of each epoch, and `history.csv`
     the same as a table; they are the same bits after an interruption, except
@@ -237,10 +238,13 @@ class _Keeper(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self.state.step += 1
+        preemption.postpone()
         step, every = self.state.step, self.checkpoint_steps
-        if every and step % every == 0 and step < self.params["steps"]:
+        due = (every and step % every == 0) or preemption.noticed()
+        if due and step < self.params["steps"]:
             self._count_seconds()
             self.state.save()
+            preemption.allow()
 
     def on_epoch_end(self, epoch, logs=None):
         if self.state.step != self.params["steps"]:
@@ -255,6 +259,7 @@ class _Keeper(keras.callbacks.Callback):
         self.state.epoch, self.state.step = epoch + 1, 0
         self.state.seconds = 0.0
         self.state.save()
+        preemption.allow()
 
     def _count_seconds(self):
         now = time.monotonic()

@@ -1,9 +1,11 @@
 import csv
 import json
+import os
 import pathlib
 import signal
 import subprocess
 import sys
+import time
 import warnings
 
 import keras
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from att_darts_tf.engine import training
+from att_darts_tf.engine import preemption, training
 from att_darts_tf.errors import UsageError
 from tests.engine import toy
 
@@ -90,6 +92,35 @@ def test_interruption_does_not_show(
             checkpoint_steps=checkpoint_steps,
         )
     resumed = toy.train(tmp_path, checkpoint_steps=checkpoint_steps)
+    assert_same_training(resumed, uninterrupted)
+
+
+class Terminate(keras.callbacks.Callback):
+    """Sends SIGTERM within a step, counted over all epochs, and counts."""
+
+    def __init__(self, step=None):
+        super().__init__()
+        self.step = step
+        self.steps = 0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.steps == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+            while not preemption.noticed():
+                time.sleep(0.01)
+        self.steps += 1
+
+
+@pytest.mark.parametrize("step", [1, 4, 7, 3 * toy.STEPS - 1])
+def test_sigterm_saves_at_the_end_of_the_step_and_loses_none(
+    tmp_path, uninterrupted, step
+):
+    first, rest = Terminate(step), Terminate()
+    with preemption.watching(), pytest.raises(preemption.Preempted):
+        toy.train(tmp_path, more=[first], checkpoint_steps=0)
+    resumed = toy.train(tmp_path, more=[rest], checkpoint_steps=0)
+    assert first.steps == step + 1
+    assert first.steps + rest.steps == toy.EPOCHS * toy.STEPS
     assert_same_training(resumed, uninterrupted)
 
 
