@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import os
 import pathlib
 import re
 import time
@@ -20,6 +21,10 @@ CHECKPOINT_FORMAT = 1
 HISTORY_FORMAT = 1
 # A reader says `IndexError` of a file that ends too early.
 _DAMAGED = (tf.errors.OpError, IndexError)
+_KEPT = 2
+_NAME = "ckpt"
+_CHECKPOINT = re.compile(rf"{_NAME}-(?P<number>\d+)\.(index|data-.*)")
+_STATE = "checkpoint"
 _RECORD = "record/.ATTRIBUTES/VARIABLE_VALUE"
 
 
@@ -124,12 +129,34 @@ def mistakes_of_the_input():
         raise UsageError(found[1]) from error
 
 
+@contextlib.contextmanager
+def writing(path):
+    """Raises `UsageError` where TensorFlow or the system cannot write.
+
+    Args:
+        path: Path of a file or folder, as the message names it.
+    """
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "strerror", None) or _reason_of(error)
+        raise UsageError(
+            f"Expected to write {path}. Received: {reason}. Make room or "
+            "choose a folder that can be written"
+        ) from error
+
+
+def _reason_of(error):
+    """Returns what TensorFlow says without where in its code it happened."""
+    return re.sub(r"\{\{.*?\}\} | \[Op:\w+\]", "", str(error).splitlines()[0])
+
+
 class _State:
     """Everything that a training is, in memory and in checkpoints.
 
     Args:
         model: The model that is trained.
-        folder: Path of the checkpoints; the last two are kept.
+        folder: Path of the checkpoints.
     """
 
     def __init__(self, model, folder):
@@ -148,28 +175,40 @@ class _State:
         self.checkpoint = tf.train.Checkpoint(
             record=self.record, variables=self.variables, metrics=self.metrics
         )
-        self.manager = tf.train.CheckpointManager(
-            self.checkpoint, str(folder), max_to_keep=2
-        )
 
     def restore(self):
         """Goes to the last checkpoint that can be read, if there is one."""
-        paths = list(reversed(self.manager.checkpoints))
+        paths = self._paths()
         for path in paths:
             try:
                 self._restore(path)
                 return
             except _DAMAGED as error:
                 warnings.warn(
-                    f"Checkpoint {path} is damaged and was passed over: "
-                    f"{error}",
+                    f"Checkpoint {path} is damaged, or was not finished, and "
+                    f"was passed over: {error}",
                     stacklevel=2,
                 )
-        if paths:
+        # TensorFlow's own record, written after the first whole one.
+        if paths and tf.io.gfile.exists(os.path.join(self.folder, _STATE)):
             raise UsageError(
                 f"Expected a readable checkpoint in {self.folder}. Received: "
                 f"{len(paths)} damaged. Remove the folder to begin again"
             )
+
+    def _paths(self):
+        """Returns the paths of all checkpoints, the last one first.
+
+        By their names: the list that TensorFlow keeps may be damaged too.
+        """
+        if not tf.io.gfile.isdir(self.folder):
+            return []
+        names = map(_CHECKPOINT.fullmatch, tf.io.gfile.listdir(self.folder))
+        numbers = {int(name["number"]) for name in names if name}
+        return [
+            os.path.join(self.folder, f"{_NAME}-{number}")
+            for number in sorted(numbers, reverse=True)
+        ]
 
     def _restore(self, path):
         record = tf.train.load_checkpoint(path).get_tensor(_RECORD)
@@ -216,7 +255,11 @@ class _State:
             "history": self.history,
         }
         self.record.assign(json.dumps(record))
-        self.manager.save()
+        with writing(self.folder):
+            self.checkpoint.save(os.path.join(self.folder, _NAME))
+            for path in self._paths()[_KEPT:]:
+                for file in tf.io.gfile.glob(f"{path}.*"):
+                    tf.io.gfile.remove(file)
 
 
 class _Keeper(keras.callbacks.Callback):

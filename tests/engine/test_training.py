@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -200,6 +201,79 @@ def test_damaged_checkpoint_is_passed_over_with_a_warning(
     with pytest.warns(UserWarning, match="damaged"):
         resumed = toy.train(tmp_path)
     assert_same_training(resumed, uninterrupted)
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """A folder of two checkpoints, at steps 2 and 4 of the first epoch."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    with pytest.raises(Interrupt):
+        toy.train(folder, more=[InterruptAt(0, 4)])
+    return folder / "checkpoints"
+
+
+def step_restored_from(folder):
+    model = toy.Toy()
+    model.compile()
+    state = training._State(model, folder)
+    state.restore()
+    assert int(model.optimizer.iterations.value) == state.step
+    return state.step
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 128
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "flipped": flip,
+    "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "empty": lambda path: os.truncate(path, 0),
+    "missing": pathlib.Path.unlink,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("part", ["index", "data-00000-of-00001"])
+def test_the_checkpoint_before_a_damaged_one_is_used_with_a_warning(
+    checkpoints, tmp_path, part, damage
+):
+    folder = shutil.copytree(checkpoints, tmp_path / "copy")
+    DAMAGES[damage](folder / f"ckpt-2.{part}")
+    with pytest.warns(UserWarning, match="ckpt-2 is damaged, or was not fin"):
+        assert step_restored_from(folder) == 2
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_no_checkpoint_is_lost_with_the_list_of_them(
+    checkpoints, tmp_path, damage
+):
+    folder = shutil.copytree(checkpoints, tmp_path / "copy")
+    DAMAGES[damage](folder / "checkpoint")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert step_restored_from(folder) == 4
+
+
+def test_training_whose_first_checkpoint_was_not_finished_begins_anew(
+    checkpoints, tmp_path
+):
+    folder = shutil.copytree(checkpoints, tmp_path / "copy")
+    # TensorFlow writes its list after the first whole checkpoint.
+    for file in [folder / "checkpoint", *folder.glob("ckpt-1.*")]:
+        file.unlink()
+    DAMAGES["truncated"](folder / "ckpt-2.index")
+    with pytest.warns(UserWarning, match="was not finished"):
+        assert step_restored_from(folder) == 0
+
+
+def test_the_last_two_of_many_checkpoints_are_kept(tmp_path):
+    # From 9 to 10 names and numbers differ in their order.
+    toy.train(tmp_path, checkpoint_steps=1, epochs=2)
+    kept = {file.stem for file in (tmp_path / "checkpoints").glob("*.index")}
+    assert kept == {"ckpt-9", "ckpt-10"}
 
 
 def test_folder_with_damaged_checkpoints_only_is_refused(tmp_path):

@@ -34,10 +34,7 @@ def run(stage, folder):
 
 
 def stop_once_there_is(file, folder, number):
-    """Sends a signal when a file has appeared; returns the exit status.
-
-    SIGKILL goes to all processes of the pipeline, others to the first.
-    """
+    """Sends a signal when a file has appeared; returns the exit status."""
     assert not file.exists()
     with open(folder.with_suffix(".log"), "a") as log:
         process = subprocess.Popen(
@@ -51,11 +48,19 @@ def stop_once_there_is(file, folder, number):
         assert process.poll() is None, folder.with_suffix(".log").read_text()
         assert time.monotonic() - begun < PATIENCE
         time.sleep(0.02)
+    return signal_to(process, number, timeout=30)
+
+
+def signal_to(process, number, *, timeout):
+    """Sends a signal to a pipeline in a session of its own; returns its status.
+
+    SIGKILL goes to all of its processes, another to the first.
+    """
     if number == signal.SIGKILL:
         os.killpg(process.pid, number)
     else:
         process.send_signal(number)
-    return process.wait(timeout=30)
+    return process.wait(timeout=timeout)
 
 
 def figures(folder):
