@@ -23,7 +23,7 @@ from ml_collections import config_flags
 
 import att_darts_tf
 from att_darts_tf import layout, lineage, settings, startup, summary
-from att_darts_tf.engine import durations, preemption
+from att_darts_tf.engine import durations, preemption, workdir
 from att_darts_tf.errors import UsageError
 from att_darts_tf.space import published
 
@@ -465,7 +465,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        with preemption.watching(f"{_PREEMPTED}\n"):
+        with (
+            preemption.watching(f"{_PREEMPTED}\n"),
+            workdir.telling_of_a_full_disk(),
+        ):
             return _main(argv)
     except UsageError as error:
         message = " ".join(str(error).split())

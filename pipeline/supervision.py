@@ -17,7 +17,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 
-from att_darts_tf.engine import preemption, workdir
+from att_darts_tf.engine import preemption
 from att_darts_tf.errors import UsageError
 
 RUN_VARIABLE = "ATT_DARTS_RUN"
@@ -25,6 +25,7 @@ INTERRUPTED_STATUS = 130
 _ALIVE = "alive.lock"
 _NO_NOTICE = "no-notice.lock"
 _MISTAKE = "mistake.txt"
+_MISTAKE_BYTES = 4096
 
 
 @contextlib.contextmanager
@@ -47,7 +48,8 @@ def supervise(folder: pathlib.Path) -> Iterator[None]:
         alive.truncate(0)
         alive.write(identifier)
         alive.flush()
-        (folder / _MISTAKE).unlink(missing_ok=True)
+        # Blanks keep room for a mistake, such as a disk that fills up.
+        (folder / _MISTAKE).write_text(" " * _MISTAKE_BYTES)
         os.environ[RUN_VARIABLE] = identifier
         # The runner's threads wait for their tasks, and would start the next
         # one, if an exception went through them.
@@ -94,13 +96,20 @@ def end_with_supervisor(folder: pathlib.Path) -> None:
 
 def hand_over(error: UsageError, folder: pathlib.Path) -> None:
     """Leaves a mistake of the user's for the supervisor."""
-    workdir.write_atomically(folder / _MISTAKE, str(error))
+    message = str(error).encode()[:_MISTAKE_BYTES].ljust(_MISTAKE_BYTES)
+    # Over the blanks: a new file would have no room on a full disk.
+    file = os.open(folder / _MISTAKE, os.O_WRONLY | os.O_CREAT, 0o666)
+    with open(file, "wb", buffering=0) as stream:
+        stream.write(message)
 
 
 def mistake(folder: pathlib.Path) -> UsageError | None:
     """Returns what a task handed over in this run."""
     file = folder / _MISTAKE
-    return UsageError(file.read_text("utf-8")) if file.exists() else None
+    if not file.exists():
+        return None
+    message = file.read_text("utf-8", errors="ignore").strip()
+    return UsageError(message) if message else None
 
 
 def _leave(signum, frame):

@@ -39,7 +39,8 @@ def begin(
             raise SystemExit(2)
         startup.load_tensorflow()
         try:
-            yield settings.from_plain(json.loads(config)), folders
+            with workdir.telling_of_a_full_disk():
+                yield settings.from_plain(json.loads(config)), folders
         except UsageError as error:
             supervision.hand_over(error, folders.pipeline)
             raise SystemExit(2) from error

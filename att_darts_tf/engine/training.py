@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from att_darts_tf.engine import callbacks as callbacks_module
 from att_darts_tf.engine import preemption, workdir
+from att_darts_tf.engine.writing import writing
 from att_darts_tf.errors import UsageError
 
 CHECKPOINT_FORMAT = 1
@@ -127,28 +128,6 @@ def mistakes_of_the_input():
         if found is None:
             raise
         raise UsageError(found[1]) from error
-
-
-@contextlib.contextmanager
-def writing(path):
-    """Raises `UsageError` where TensorFlow or the system cannot write.
-
-    Args:
-        path: Path of a file or folder, as the message names it.
-    """
-    try:
-        yield
-    except (OSError, tf.errors.OpError) as error:
-        reason = getattr(error, "strerror", None) or _reason_of(error)
-        raise UsageError(
-            f"Expected to write {path}. Received: {reason}. Make room or "
-            "choose a folder that can be written"
-        ) from error
-
-
-def _reason_of(error):
-    """Returns what TensorFlow says without where in its code it happened."""
-    return re.sub(r"\{\{.*?\}\} | \[Op:\w+\]", "", str(error).splitlines()[0])
 
 
 class _State:

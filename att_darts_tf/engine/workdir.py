@@ -5,6 +5,7 @@ which configuration, code and inputs its files come from.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -17,6 +18,8 @@ from att_darts_tf.errors import UsageError
 
 IDENTITY_FORMAT = 1
 RESULT_FORMAT = 1
+# Files of a folder that a stage has not written to yet.
+_OWN = {".lock", "identity.json"}
 _PACKAGE = pathlib.Path(__file__).resolve().parent.parent
 
 
@@ -68,6 +71,22 @@ def write_atomically(path, content):
         raise UsageError(
             f"Expected to write {path}. Received: {error.strerror}. Make room "
             "or choose a folder that can be written"
+        ) from error
+
+
+@contextlib.contextmanager
+def telling_of_a_full_disk():
+    """Raises `UsageError` where a disk is full, whoever was writing to it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        place = f": {error.filename}" if error.filename else ""
+        raise UsageError(
+            f"Expected room for the files of the run. Received: "
+            f"{error.strerror}{place}. Make room; the same command goes on "
+            "where it stopped"
         ) from error
 
 
@@ -238,8 +257,9 @@ class StageFolder:
 
     def __exit__(self, kind, *_):
         mistaken = kind is not None and issubclass(kind, UsageError)
-        if self._new and mistaken and self.result() is None:
-            # The mended command is welcome.
+        begun = {path.name for path in self.path.glob("*")} - _OWN
+        if self._new and mistaken and not begun:
+            # The mended command is welcome; checkpoints keep their identity.
             (self.path / "identity.json").unlink(missing_ok=True)
         # Closing the file gives the lock back, as the end of a process does.
         self._lock.close()

@@ -2,6 +2,8 @@ import csv
 import json
 import os
 import pathlib
+import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -274,6 +276,48 @@ def test_the_last_two_of_many_checkpoints_are_kept(tmp_path):
     toy.train(tmp_path, checkpoint_steps=1, epochs=2)
     kept = {file.stem for file in (tmp_path / "checkpoints").glob("*.index")}
     assert kept == {"ckpt-9", "ckpt-10"}
+
+
+class Limit(keras.callbacks.Callback):
+    """Lets no file of this process become longer, from an epoch on."""
+
+    def __init__(self, size, epoch):
+        super().__init__()
+        self.size = size
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epoch:
+            _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, hard))
+
+
+# As on a full disk, TensorFlow or the system cannot write on; that of a
+# checkpoint, or with none inside of epochs that of the history.
+@pytest.mark.parametrize(
+    ("checkpoint_steps", "size", "named"),
+    [(2, 2000, "checkpoints"), (0, 100, "history.json")],
+)
+def test_full_disk_is_told_in_one_line_and_loses_nothing(
+    tmp_path, uninterrupted, checkpoint_steps, size, named
+):
+    options = {"checkpoint_steps": checkpoint_steps}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(UsageError) as caught:
+            toy.train(tmp_path, more=[Limit(size, epoch=1)], **options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert re.fullmatch(
+        rf"Expected to write {tmp_path}/{named}. Received: (\S+; )?File too "
+        "large. Make room or choose a folder that can be written",
+        str(caught.value),
+    )
+    resumed = Terminate()
+    assert_same_training(
+        toy.train(tmp_path, more=[resumed], **options), uninterrupted
+    )
+    assert resumed.steps == 2 * toy.STEPS
 
 
 def test_folder_with_damaged_checkpoints_only_is_refused(tmp_path):

@@ -180,7 +180,14 @@ def test_late_task_of_an_earlier_run_ends(tmp_path):
 def test_mistake_reaches_the_supervisor_and_not_the_next_run(tmp_path):
     with supervision.supervise(tmp_path):
         assert supervision.mistake(tmp_path) is None
-        supervision.hand_over(UsageError("Expected fun"), tmp_path)
-        assert str(supervision.mistake(tmp_path)) == "Expected fun"
+        room = (tmp_path / "mistake.txt").stat()
+        for message in ("Expected room", "Expected fun", "Größe" * 2000):
+            supervision.hand_over(UsageError(message), tmp_path)
+            received = str(supervision.mistake(tmp_path))
+            assert received == message[: len(received)]
+            assert len(received) >= min(len(message), 2900)
+        # A full disk has room for what is there already.
+        after = (tmp_path / "mistake.txt").stat()
+        assert (room.st_ino, room.st_size) == (after.st_ino, after.st_size)
     with supervision.supervise(tmp_path):
         assert supervision.mistake(tmp_path) is None
