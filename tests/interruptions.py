@@ -152,8 +152,8 @@ def main(argv=None):
         if expected.get(file) != received.get(file):
             sys.exit(f"Expected {file} as in peace. Received: another")
     print(
-        f"{values.stops} stops, each within {longest:.1f} s; "
-        f"{len(expected)} records are the same to the bit"
+        f"{values.stops} stops; {len(expected)} records are the same to the "
+        f"bit, the slowest end took {longest:.1f} s"
     )
 
 
