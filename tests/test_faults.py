@@ -205,6 +205,27 @@ def test_judging_and_exporting_tell_of_a_damaged_encoded_image(
         assert not list((tmp_path / "out").rglob(name))
 
 
+def test_images_that_vanish_while_they_are_prepared_leave_nothing_done(
+    tmp_path, monkeypatch
+):
+    photos.write_folder(tmp_path / "images")
+    config = photos.config(tmp_path / "images")
+    collect = data_run.collect
+
+    def lose_and_collect(source, split, **options):
+        if split == "test":
+            (tmp_path / "images").rename(tmp_path / "away")
+        return collect(source, split, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(data_run, "collect", lose_and_collect)
+        with pytest.raises(UsageError, match=r"\.png: No such file.*Mend"):
+            data_run.run_prepare(config, output_dir=tmp_path / "data")
+    assert not (tmp_path / "data" / "dataset.json").exists()
+    (tmp_path / "away").rename(tmp_path / "images")
+    data_run.run_prepare(config, output_dir=tmp_path / "data")
+
+
 class Remove(keras.callbacks.Callback):
     """Removes a folder after the first step."""
 
