@@ -1,6 +1,10 @@
 """Images that are damaged or vanish while a run is using them."""
 
+import contextlib
 import os
+import pathlib
+import re
+import resource
 import shutil
 
 import keras
@@ -17,6 +21,8 @@ from att_darts_tf.network import run as network_run
 from att_darts_tf.search import run as search_run
 from tests.data import toy as photos
 from tests.network import toy
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -273,3 +279,47 @@ def test_shard_that_vanishes_ends_a_training_that_goes_on_when_it_is_back(
     (tmp_path / "away").rename(shard)
     received = fit_pairs(encoded_config, data_dir, tmp_path / "out")
     assert received == expected
+
+
+@contextlib.contextmanager
+def full_disk(size):
+    """Lets no file of this process become longer than so many bytes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_full_disk_leaves_no_part_of_a_model(pixels, model, tmp_path):
+    trained = network.load(model / "model.keras")
+    place = tmp_path / "model.keras"
+    with full_disk(3000), pytest.raises(UsageError) as found:
+        network.save(trained, place)
+    assert str(found.value).startswith(f"Expected to write {place}. Received:")
+    assert not list(tmp_path.iterdir())
+    out = tmp_path / "out"
+    with full_disk(3000), pytest.raises(UsageError) as found:
+        export(toy.config(), pixels, model, out)
+    assert str(found.value).startswith(f"Expected to write {out}/model. Rec")
+    assert "\n" not in str(found.value)
+    assert not {"model", "result.json"} & {path.name for path in out.iterdir()}
+    export(toy.config(), pixels, model, out)
+    assert (out / "model" / "saved_model.pb").exists()
+
+
+def test_every_test_that_the_page_on_reliability_names_is_there():
+    page = (ROOT / "docs" / "reliability.md").read_text("utf-8")
+    named = set()
+    for row in page.splitlines():
+        if row.startswith("| ") and row.count(" | ") == 2:
+            named |= set(re.findall(r"`([a-z]+_[a-z_]+)`", row.split(" | ")[2]))
+    sources = [file.read_text("utf-8") for file in ROOT.glob("tests/**/*.py")]
+    missing = {
+        name
+        for name in named
+        if not any(f"def test_{name}(" in source for source in sources)
+    }
+    assert len(named) > 30
+    assert not missing
