@@ -3,8 +3,8 @@
 The local runner starts a task as a child and forgets it when it is killed.
 The supervisor therefore holds a lock on a file as long as it lives, in
 whatever way it dies, and each task has a thread that waits for that lock. It
-holds another until it gets SIGTERM, of which the tasks learn in the same way:
-they save and end, and so does it.
+holds another until it gets SIGTERM, of which the tasks learn in the same way.
+They save and end, by which they give back a lock that it waits for then.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ RUN_VARIABLE = "ATT_DARTS_RUN"
 INTERRUPTED_STATUS = 130
 _ALIVE = "alive.lock"
 _NO_NOTICE = "no-notice.lock"
+_TASKS = "tasks.lock"
 _MISTAKE = "mistake.txt"
 _MISTAKE_BYTES = 4096
 
@@ -54,7 +55,15 @@ def supervise(folder: pathlib.Path) -> Iterator[None]:
         # The runner's threads wait for their tasks, and would start the next
         # one, if an exception went through them.
         previous = signal.signal(signal.SIGINT, _leave)
-        preemption.postpone(lambda: fcntl.flock(no_notice, fcntl.LOCK_UN))
+
+        def pass_on():
+            fcntl.flock(no_notice, fcntl.LOCK_UN)
+            # One that is only starting cannot hear yet, and is not waited for.
+            with open(folder / _TASKS, "a") as tasks:
+                fcntl.flock(tasks, fcntl.LOCK_EX)
+                preemption.end()
+
+        preemption.postpone(pass_on)
         try:
             yield
         finally:
@@ -92,6 +101,8 @@ def end_with_supervisor(folder: pathlib.Path) -> None:
         threading.Thread(
             target=wait, args=(name, act), name=name, daemon=True
         ).start()
+    # Held as long as this process lives.
+    fcntl.flock(os.open(folder / _TASKS, os.O_CREAT), fcntl.LOCK_SH)
 
 
 def hand_over(error: UsageError, folder: pathlib.Path) -> None:

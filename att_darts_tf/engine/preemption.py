@@ -49,10 +49,13 @@ class _Watch:
         with self.lock:
             self.noticed = True
             if patient and self.answer is not None:
-                self.answer()
-                return
-            os.write(2, self.farewell)
-            os._exit(STATUS)
+                threading.Thread(target=self.answer, daemon=True).start()
+            else:
+                self.end()
+
+    def end(self):
+        os.write(2, self.farewell)
+        os._exit(STATUS)
 
 
 @contextlib.contextmanager
@@ -90,6 +93,11 @@ def watching(farewell: str = "") -> Iterator[None]:
 def notice() -> None:
     """Gives this process, which is watching, the notice of a SIGTERM."""
     _watch.notice(patient=True)
+
+
+def end() -> None:
+    """Ends this process, which is watching, whatever it is doing."""
+    _watch.end()
 
 
 def noticed() -> bool:

@@ -10,7 +10,6 @@ import time
 
 import pytest
 
-from att_darts_tf.engine import preemption
 from att_darts_tf.errors import UsageError
 from att_darts_tf.pipeline import supervision
 
@@ -137,16 +136,22 @@ def test_second_sigterm_waits_for_no_task(tmp_path):
     assert not (tmp_path / "saved").exists()
 
 
-def test_task_that_starts_after_the_notice_ends(tmp_path):
-    with preemption.watching():
-        with pytest.raises(preemption.Preempted):
-            with supervision.supervise(tmp_path):
-                os.kill(os.getpid(), signal.SIGTERM)
-                result = subprocess.run(
-                    [sys.executable, "-c", textwrap.dedent(TASK), tmp_path],
-                    timeout=30,
-                )
-    assert result.returncode == 143
+def test_terminated_supervisor_waits_for_no_task_that_is_only_starting(
+    tmp_path,
+):
+    head = """
+    import os, pathlib, sys, time
+
+    (pathlib.Path(sys.argv[1]) / "task").write_text(str(os.getpid()))
+    time.sleep(2)
+    (pathlib.Path(sys.argv[1]) / "started").touch()
+    """
+    supervisor, task = start(tmp_path, WATCHING_SUPERVISOR, head + SAVING_TASK)
+    supervisor.terminate()
+    assert supervisor.wait(timeout=10) == 143
+    assert not (tmp_path / "started").exists()
+    wait_until(lambda: has_ended(task))
+    assert not (tmp_path / "saved").exists()
 
 
 def test_interruption_is_told_in_one_line(tmp_path):
