@@ -23,13 +23,16 @@ from ml_collections import config_flags
 
 import att_darts_tf
 from att_darts_tf import layout, lineage, settings, startup, summary
-from att_darts_tf.engine import durations
+from att_darts_tf.engine import durations, preemption, workdir
 from att_darts_tf.errors import UsageError
 from att_darts_tf.space import published
 
 PROGRAM = "att-darts"
 USAGE_STATUS = 2
 INTERRUPTED_STATUS = 130
+_PREEMPTED = (
+    f"{PROGRAM}: ended by SIGTERM; the same command goes on where it stopped"
+)
 _CONFIG_FLAG = re.compile(r"--?config(?:=(?P<value>.*))?", re.DOTALL)
 _SETTING_FLAG = re.compile(r"--?(?:no)?config\.(?P<name>[^=]+)(?:=.*)?", re.S)
 _WRONG_TYPE = re.compile(r"flag --config\.(?P<name>[^=]+)=(?P<value>.*?): ")
@@ -462,7 +465,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _main(argv)
+        with (
+            preemption.watching(f"{_PREEMPTED}\n"),
+            workdir.telling_of_a_full_disk(),
+        ):
+            return _main(argv)
     except UsageError as error:
         message = " ".join(str(error).split())
         print(f"{PROGRAM}: {message}", file=sys.stderr)
@@ -474,6 +481,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return INTERRUPTED_STATUS
+    except preemption.Preempted:
+        print(_PREEMPTED, file=sys.stderr)
+        return preemption.STATUS
 
 
 def _main(argv):
@@ -728,7 +738,8 @@ Configurations:
 {names}
 
 Exit status: 0 done, {USAGE_STATUS} a mistake in the command or its files,
-{INTERRUPTED_STATUS} interrupted, 1 anything else."""
+{INTERRUPTED_STATUS} interrupted, {preemption.STATUS} ended by SIGTERM,
+once every finished step was saved, 1 anything else."""
 
 
 def _tool_help(name):

@@ -1,12 +1,10 @@
 """Stage: a trained network -> a SavedModel that needs TensorFlow alone."""
 
-import contextlib
 import os
 import pathlib
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
 
 import ml_collections
 import numpy as np
@@ -20,6 +18,7 @@ from att_darts_tf.data import (
     preprocess,
 )
 from att_darts_tf.engine import devices, workdir
+from att_darts_tf.engine.writing import writing
 from att_darts_tf.errors import UsageError
 from att_darts_tf.network import cost, evaluate
 from att_darts_tf.network import network as network_module
@@ -286,7 +285,7 @@ def _save(network, *, data, preprocessing, path, file) -> float:
     """Writes the SavedModel, compares it, and only then gives it its name."""
     unfinished = path.with_name(".unfinished-model")
     classifier = Classifier(network, data, preprocessing)
-    with _writing(path):
+    with writing(path):
         for left_over in (unfinished, path):
             if left_over.exists():
                 shutil.rmtree(left_over)
@@ -298,25 +297,9 @@ def _save(network, *, data, preprocessing, path, file) -> float:
         preprocessing=preprocessing,
         file=file,
     )
-    with _writing(path):
+    with writing(path):
         os.replace(unfinished, path)
     return difference
-
-
-@contextlib.contextmanager
-def _writing(path) -> Iterator[None]:
-    try:
-        yield
-    except (
-        OSError,
-        tf.errors.PermissionDeniedError,
-        tf.errors.ResourceExhaustedError,
-    ) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UsageError(
-            f"Expected to write {path}. Received: {reason}. Make room or "
-            "choose a folder that can be written"
-        ) from error
 
 
 def _largest_difference(network, path, *, split, preprocessing, file) -> float:

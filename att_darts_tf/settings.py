@@ -211,9 +211,8 @@ SETTINGS: dict[str, Setting] = {
         _SWITCH,
     ),
     "engine.strategy": Setting(
-        "what training runs on: one device, several of this machine, several "
-        "machines (see docs/devices.md), or a TPU (not tried yet)",
-        _one_of(("default", "mirrored", "multi_worker", "tpu")),
+        "what training runs on: one device, or several of this machine",
+        _one_of(("default", "mirrored")),
     ),
     "engine.replicas": Setting(
         "mirrored: how many GPUs, 0 for all; without GPUs, into how many "

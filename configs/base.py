@@ -51,7 +51,7 @@ def space():
 def engine():
     return ml_collections.ConfigDict({
         # What to run on: "default" is one device, "mirrored" several of this
-        # machine, "multi_worker" those of several machines, or "tpu".
+        # machine.
         "strategy": "default",
         # Devices that "mirrored" takes: GPUs, 0 for all; on a machine without,
         # as many parts of the processor, to try things out.

@@ -19,7 +19,7 @@ class Console(io.TextIOBase):
 
     Args:
         terminal: Text stream for the lines of interest.
-        log: Text stream for all lines.
+        log: Text stream for all lines, without a buffer.
     """
 
     def __init__(self, terminal: TextIO, log: TextIO):
@@ -40,15 +40,24 @@ class Console(io.TextIOBase):
         *lines, self.rest = (self.rest + text).split("\n")
         for line in lines:
             line = _COLOUR.sub("", line)
-            self.log.write(f"{line}\n")
+            self._record(line)
             shown = self._shown(line)
             if shown is not None:
                 self.terminal.write(f"{shown}\n")
         return len(text)
 
     def flush(self) -> None:
-        self.log.flush()
         self.terminal.flush()
+
+    def _record(self, line: str) -> None:
+        if self.log is None:
+            return
+        try:
+            self.log.write(f"{line}\n")
+        except OSError as error:
+            # A full disk stops the stages; they say so better.
+            self.terminal.write(f"The log ends here: {error.strerror}\n")
+            self.log = None
 
     def _shown(self, line: str) -> str | None:
         if self.until is not None:

@@ -2,7 +2,9 @@
 
 The local runner starts a task as a child and forgets it when it is killed.
 The supervisor therefore holds a lock on a file as long as it lives, in
-whatever way it dies, and each task has a thread that waits for that lock.
+whatever way it dies, and each task has a thread that waits for that lock. It
+holds another until it gets SIGTERM, of which the tasks learn in the same way.
+They save and end, by which they give back a lock that it waits for then.
 """
 
 import contextlib
@@ -15,13 +17,16 @@ import threading
 import uuid
 from collections.abc import Iterator
 
-from att_darts_tf.engine import workdir
+from att_darts_tf.engine import preemption
 from att_darts_tf.errors import UsageError
 
 RUN_VARIABLE = "ATT_DARTS_RUN"
 INTERRUPTED_STATUS = 130
 _ALIVE = "alive.lock"
+_NO_NOTICE = "no-notice.lock"
+_TASKS = "tasks.lock"
 _MISTAKE = "mistake.txt"
+_MISTAKE_BYTES = 4096
 
 
 @contextlib.contextmanager
@@ -33,27 +38,45 @@ def supervise(folder: pathlib.Path) -> Iterator[None]:
             caller holds the work directory for itself.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / _ALIVE, "a") as alive:
+    with (
+        open(folder / _ALIVE, "a") as alive,
+        open(folder / _NO_NOTICE, "a") as no_notice,
+    ):
         # Tasks of a killed run may be about to end; this waits for them.
         fcntl.flock(alive, fcntl.LOCK_EX)
+        fcntl.flock(no_notice, fcntl.LOCK_EX)
         identifier = uuid.uuid4().hex
         alive.truncate(0)
         alive.write(identifier)
         alive.flush()
-        (folder / _MISTAKE).unlink(missing_ok=True)
+        # Blanks keep room for a mistake, such as a disk that fills up.
+        (folder / _MISTAKE).write_text(" " * _MISTAKE_BYTES)
         os.environ[RUN_VARIABLE] = identifier
         # The runner's threads wait for their tasks, and would start the next
         # one, if an exception went through them.
         previous = signal.signal(signal.SIGINT, _leave)
+
+        def pass_on():
+            fcntl.flock(no_notice, fcntl.LOCK_UN)
+            # One that is only starting cannot hear yet, and is not waited for.
+            with open(folder / _TASKS, "a") as tasks:
+                fcntl.flock(tasks, fcntl.LOCK_EX)
+                preemption.end()
+
+        preemption.postpone(pass_on)
         try:
             yield
         finally:
             signal.signal(signal.SIGINT, previous)
             del os.environ[RUN_VARIABLE]
+            # The end of its tasks is not what went wrong.
+            preemption.allow()
 
 
 def end_with_supervisor(folder: pathlib.Path) -> None:
     """Ends this process as soon as its supervisor has ended.
+
+    It passes on the supervisor's notice too, so this process is watching.
 
     Args:
         folder: Path of the pipeline's folder.
@@ -66,23 +89,38 @@ def end_with_supervisor(folder: pathlib.Path) -> None:
     if (folder / _ALIVE).read_text() != identifier:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def wait():
-        with open(folder / _ALIVE) as alive:
-            fcntl.flock(alive, fcntl.LOCK_EX)
-            os.kill(os.getpid(), signal.SIGKILL)
+    def wait(name, act):
+        with open(folder / name) as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            act()
 
-    threading.Thread(target=wait, name="supervisor", daemon=True).start()
+    for name, act in (
+        (_ALIVE, lambda: os.kill(os.getpid(), signal.SIGKILL)),
+        (_NO_NOTICE, preemption.notice),
+    ):
+        threading.Thread(
+            target=wait, args=(name, act), name=name, daemon=True
+        ).start()
+    # Held as long as this process lives.
+    fcntl.flock(os.open(folder / _TASKS, os.O_CREAT), fcntl.LOCK_SH)
 
 
 def hand_over(error: UsageError, folder: pathlib.Path) -> None:
     """Leaves a mistake of the user's for the supervisor."""
-    workdir.write_atomically(folder / _MISTAKE, str(error))
+    message = str(error).encode()[:_MISTAKE_BYTES].ljust(_MISTAKE_BYTES)
+    # Over the blanks: a new file would have no room on a full disk.
+    file = os.open(folder / _MISTAKE, os.O_WRONLY | os.O_CREAT, 0o666)
+    with open(file, "wb", buffering=0) as stream:
+        stream.write(message)
 
 
 def mistake(folder: pathlib.Path) -> UsageError | None:
     """Returns what a task handed over in this run."""
     file = folder / _MISTAKE
-    return UsageError(file.read_text("utf-8")) if file.exists() else None
+    if not file.exists():
+        return None
+    message = file.read_text("utf-8", errors="ignore").strip()
+    return UsageError(message) if message else None
 
 
 def _leave(signum, frame):

@@ -11,7 +11,7 @@ import ml_collections
 from kfp import dsl
 
 from att_darts_tf import layout, settings, startup
-from att_darts_tf.engine import workdir
+from att_darts_tf.engine import preemption, workdir
 from att_darts_tf.errors import UsageError
 from att_darts_tf.pipeline import supervision
 
@@ -22,9 +22,9 @@ def begin(
 ) -> Iterator[tuple[ml_collections.ConfigDict, layout.Layout]]:
     """Gives a component its configuration and folders.
 
-    It ends with the process that started it, and hands a mistake of the
-    user's to that process, which prints it as one line. After one, the tasks
-    that the runner starts all the same end at once.
+    It ends on SIGTERM and with the process that started it, and hands a
+    mistake of the user's to that process, which prints it as one line. After
+    one, the tasks that the runner starts all the same end at once.
 
     Args:
         config: String. The resolved configuration as JSON.
@@ -33,15 +33,17 @@ def begin(
     # Control-C reaches every process of a terminal; the first one decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     folders = layout.Layout(pathlib.Path(root))
-    supervision.end_with_supervisor(folders.pipeline)
-    if supervision.mistake(folders.pipeline) is not None:
-        raise SystemExit(2)
-    startup.load_tensorflow()
-    try:
-        yield settings.from_plain(json.loads(config)), folders
-    except UsageError as error:
-        supervision.hand_over(error, folders.pipeline)
-        raise SystemExit(2) from error
+    with preemption.watching():
+        supervision.end_with_supervisor(folders.pipeline)
+        if supervision.mistake(folders.pipeline) is not None:
+            raise SystemExit(2)
+        startup.load_tensorflow()
+        try:
+            with workdir.telling_of_a_full_disk():
+                yield settings.from_plain(json.loads(config)), folders
+        except UsageError as error:
+            supervision.hand_over(error, folders.pipeline)
+            raise SystemExit(2) from error
 
 
 def publish(

@@ -2,12 +2,14 @@
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import importlib
 import io
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -18,7 +20,7 @@ import pytest
 from att_darts_tf import __main__ as command_line
 from att_darts_tf import settings
 from att_darts_tf.configs import base
-from att_darts_tf.engine import workdir
+from att_darts_tf.engine import preemption, workdir
 from att_darts_tf.errors import UsageError
 from att_darts_tf.network.network import Network
 
@@ -607,6 +609,35 @@ class TestRuns:
         outcome = run("search", "--config=demo", f"--workdir={folder}")
         assert outcome.status == 130
         assert outcome.errors.count("\n") == 1
+
+    def test_full_disk_is_one_line(self, folder, monkeypatch):
+        full = OSError(errno.ENOSPC, "No space left on device", "some/file")
+        stage = dataclasses.replace(
+            command_line.STAGES["search"], run=mock.Mock(side_effect=full)
+        )
+        monkeypatch.setitem(command_line.STAGES, "search", stage)
+        outcome = run("search", "--config=demo", f"--workdir={folder}")
+        assert_refused(outcome, "No space left on device: some/file", "room")
+
+    def test_end_by_sigterm_is_one_line(self, folder, monkeypatch):
+        def train(command, folders):
+            preemption.postpone()
+            os.kill(os.getpid(), signal.SIGTERM)
+            while not preemption.noticed():
+                time.sleep(0.01)
+            preemption.allow()
+
+        stage = dataclasses.replace(command_line.STAGES["search"], run=train)
+        monkeypatch.setitem(command_line.STAGES, "search", stage)
+        outcome = run("search", "--config=demo", f"--workdir={folder}")
+        assert outcome.status == 143
+        assert "143 ended by SIGTERM" in run("--help").output
+        assert outcome.errors == (
+            "att-darts: ended by SIGTERM; the same command goes on where it "
+            "stopped\n"
+        )
+        # The folder keeps its configuration.
+        assert (folder / "config.json").exists()
 
     def test_defect_keeps_its_traceback(self, folder, monkeypatch):
         stage = dataclasses.replace(

@@ -2,10 +2,11 @@
 
     python -m tests.verify [FOLDER]
 
-Compares with every file of the authors' numbers in FOLDER and plants every
-defect. Each step's outcome is kept in `runs/verify/` until a source or the
-file changes, so a stopped run goes on where it was. Writes the table
-`results/verify.md`, and ends with status 1 if a step fails.
+Compares with every file of the authors' numbers in FOLDER, plants every
+defect, and stops a run of the demo twenty times. Each step's outcome is kept
+in `runs/verify/` until a source or the file changes, so a stopped run goes on
+where it was. Writes the table `results/verify.md`, and ends with status 1 if a
+step fails.
 """
 
 import argparse
@@ -54,6 +55,7 @@ def steps(folder):
             ("-m", "tests.planted", str(folder), f"--only={defect.name}"),
             tuple(folder / name for name in defect.fixtures),
         )
+    yield "a demo run stopped 20 times", ("-m", "tests.interruptions"), ()
 
 
 def outcome(arguments, files, code):

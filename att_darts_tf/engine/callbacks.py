@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from att_darts_tf.engine import devices
 from att_darts_tf.engine.durations import duration
+from att_darts_tf.engine.writing import writing
 from att_darts_tf.errors import UsageError
 
 
@@ -192,7 +193,8 @@ class TensorBoard(keras.callbacks.Callback):
         if self.writer is None:
             # Not before there is something to write: a finished training that
             # is asked for again leaves no empty file.
-            self.writer = tf.summary.create_file_writer(self.folder)
+            with writing(self.folder):
+                self.writer = tf.summary.create_file_writer(self.folder)
         with self.writer.as_default(step=epoch):
             for name, value in (logs or {}).items():
                 tf.summary.scalar(name, value)

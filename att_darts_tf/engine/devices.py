@@ -1,18 +1,16 @@
 """What training runs on; the only user of `tf.distribute`.
 
 Replicas compute alike on parts of a batch. One device is a strategy with one
-replica, so nothing else asks how many there are. A process has the replicas of
-its own devices; of several processes the first, the chief, alone writes files.
+replica, so nothing else asks how many there are.
 """
 
 import functools
-from typing import NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
-from att_darts_tf.engine import cluster
 from att_darts_tf.errors import UsageError
+
+Strategy = tf.distribute.Strategy
 
 
 def strategy(config):
@@ -26,7 +24,6 @@ def strategy(config):
             f"Expected config.engine.strategy to be one of "
             f"{sorted(STRATEGIES)}. Received: {name!r}. Choose one of them"
         )
-    cluster.member(config)
     return _made(name, config.engine.replicas)
 
 
@@ -68,104 +65,16 @@ def _divide_processor(count):
             ) from error
 
 
-def _multi_worker(replicas):
-    return tf.distribute.MultiWorkerMirroredStrategy()
-
-
-def _tpu(replicas):
-    # Untested: no machine with a TPU has run this.
-    try:
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
-    except ValueError as error:
-        raise UsageError(
-            "Expected a TPU, named by the environment variable TPU_NAME, "
-            f"beside config.engine.strategy=tpu. Received: {error}. Name one, "
-            "or choose another strategy"
-        ) from error
-    tf.config.experimental_connect_to_cluster(resolver)
-    tf.tpu.experimental.initialize_tpu_system(resolver)
-    return tf.distribute.TPUStrategy(resolver)
-
-
 STRATEGIES = {
     "default": _default,
     "mirrored": _mirrored,
-    "multi_worker": _multi_worker,
-    "tpu": _tpu,
 }
 
 
-class Team(NamedTuple):
-    """The processes of a strategy, which take every decision together.
-
-    Replica `i` of `total` takes the examples from `i * size // total` to
-    `(i + 1) * size // total` of a batch of `size`.
-
-    Args:
-        strategy: `tf.distribute.Strategy`.
-        first: Integer. Number of this process's first replica among all.
-        count: Integer. How many replicas it has.
-        total: Integer. Of all processes.
-    """
-
-    strategy: tf.distribute.Strategy
-    first: int
-    count: int
-    total: int
-
-    @property
-    def is_chief(self):
-        return self.first == 0
-
-    @property
-    def replicas(self):
-        """As in `input_pipeline.training_batches`."""
-        return self.first, self.count, self.total
-
-    def totals(self, values):
-        """Returns sums of numbers over the processes, the same on each.
-
-        Args:
-            values: Sequence of numbers, this process's.
-
-        Returns:
-            A list of floats, exact for integers up to 2**53.
-        """
-        own = np.asarray(values, np.float64)
-        if self.count == self.total:
-            return own.tolist()
-
-        def of_replica(context):
-            is_first = context.replica_id_in_sync_group == self.first
-            return tf.constant(own if is_first else np.zeros_like(own))
-
-        sums = self.strategy.reduce(
-            "SUM",
-            self.strategy.experimental_distribute_values_from_function(
-                of_replica
-            ),
-            axis=None,
-        )
-        return sums.numpy().tolist()
-
-    def from_chief(self, number):
-        """Returns the chief's number on every process."""
-        return self.totals([number if self.is_chief else 0])[0]
-
-    def any(self, flag):
-        """Returns whether a flag is set on any process."""
-        return self.totals([bool(flag)])[0] > 0
-
-
-def team(strategy):
-    """Returns the `Team` of a strategy."""
-    numbers = strategy.experimental_distribute_values_from_function(
-        lambda context: tf.constant(context.replica_id_in_sync_group)
-    )
-    own = strategy.experimental_local_results(numbers)
-    return Team(
-        strategy, int(own[0]), len(own), strategy.num_replicas_in_sync
-    )
+def replicas(strategy):
+    """Returns the replicas of a strategy as `input_pipeline` takes them."""
+    count = strategy.num_replicas_in_sync
+    return 0, count, count
 
 
 def on_replicas(strategy, function):
@@ -177,8 +86,8 @@ def on_replicas(strategy, function):
 
     Returns:
         A function of the iterator of a `tf.data.Dataset`, whose elements are
-        the parts of this process's replicas in turn. It returns a tuple of
-        what `function` returns, one item a replica of this process.
+        the parts of the replicas in turn. It returns a tuple of what
+        `function` returns, one item a replica.
     """
 
     @tf.function(autograph=False, reduce_retracing=True)
@@ -193,7 +102,7 @@ def on_replicas(strategy, function):
 
 
 def copies(strategy, variables):
-    """Returns the numbers of variables on every replica of all processes.
+    """Returns the numbers of variables on every replica.
 
     Args:
         strategy: `tf.distribute.Strategy`.

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import os
 import pathlib
 import re
 import time
@@ -13,13 +14,18 @@ import keras
 import tensorflow as tf
 
 from att_darts_tf.engine import callbacks as callbacks_module
-from att_darts_tf.engine import devices, workdir
+from att_darts_tf.engine import devices, preemption, workdir
+from att_darts_tf.engine.writing import writing
 from att_darts_tf.errors import UsageError
 
 CHECKPOINT_FORMAT = 1
 HISTORY_FORMAT = 1
 # A reader says `IndexError` of a file that ends too early.
 _DAMAGED = (tf.errors.OpError, IndexError)
+_KEPT = 2
+_NAME = "ckpt"
+_CHECKPOINT = re.compile(rf"{_NAME}-(?P<number>\d+)\.(index|data-.*)")
+_STATE = "checkpoint"
 _RECORD = "record/.ATTRIBUTES/VARIABLE_VALUE"
 
 
@@ -33,7 +39,6 @@ def fit(
     folder,
     checkpoint_steps=0,
     callbacks=(),
-    reports=(),
 ):
     """Trains a model, going on where an earlier process was stopped.
 
@@ -41,15 +46,16 @@ def fit(
     the model and its seed generators, of every optimizer that is an attribute
     of the model, running metrics, and the position. A process that is killed
     anywhere loses the steps since the last checkpoint and nothing else: taken
-    up again, they give the same bits as an uninterrupted run. After the last
-    epoch the state is final, and a further call restores it and returns.
+    up again, they give the same bits as an uninterrupted run; one that is
+    given notice, see `preemption`, loses none. After the last epoch the state
+    is final, and a further call restores it and returns.
 
     `folder/history.json` holds the figures of each epoch, and `history.csv`
     the same as a table; they are the same bits after an interruption, except
     for `seconds`.
 
-    It is a loop of its own since that of Keras does not know pairs of batches
-    on several machines, and cannot begin within an epoch.
+    It is a loop of its own since that of Keras cannot begin within an epoch,
+    and hands replicas equal parts of batches only.
 
     Args:
         model: Compiled `keras.Model`, built in the scope of the strategy, with
@@ -58,32 +64,29 @@ def fit(
             to `compile` are not supported.
         strategy: `tf.distribute.Strategy`.
         dataset_for: Maps (epoch, first_step) to the finite `tf.data.Dataset`
-            of that epoch's batches from `first_step` on, or of the parts of
-            them that the replicas of this process take. It must be a pure
-            function, with one `element_spec`.
+            of that epoch's batches from `first_step` on, or of their parts,
+            one a replica. It must be a pure function, with one
+            `element_spec`.
         epochs: Integer. Epochs of the whole training.
         steps_per_epoch: Integer. Batches of a whole epoch.
-        folder: Path of an existing folder, which all processes reach.
+        folder: Path of an existing folder.
         checkpoint_steps: Integer. Steps between checkpoints inside an epoch;
             0 saves at the end of epochs only.
         callbacks: Sequence of Keras callbacks. What they add to `logs` in
             `on_epoch_end` is recorded too. Called once more after a resume
             for an epoch that was not saved, so they must overwrite.
-        reports: Sequence of Keras callbacks that write or print: the chief's.
 
     Returns:
         The history: a list with one dictionary of floats for each epoch.
     """
     folder = pathlib.Path(folder)
-    team = devices.team(strategy)
-    state = _State(model, folder / "checkpoints", team)
+    state = _State(model, folder / "checkpoints")
     state.restore()
     if state.epoch < epochs:
         listed = keras.callbacks.CallbackList(
             [
                 callbacks_module.StopWhenNotFinite(folder / "checkpoints"),
                 *callbacks,
-                *(reports if team.is_chief else ()),
                 # The last one: it saves.
                 _Keeper(
                     state,
@@ -97,6 +100,7 @@ def fit(
             steps=steps_per_epoch,
         )
         train_step = _train_step(model, strategy)
+        _, num_parts, _ = devices.replicas(strategy)
         listed.on_train_begin()
         with mistakes_of_the_input():
             for epoch in range(state.epoch, epochs):
@@ -105,7 +109,7 @@ def fit(
                     model.reset_metrics()
                 dataset = dataset_for(epoch, first_step)
                 _check_length(
-                    dataset, team.count * (steps_per_epoch - first_step)
+                    dataset, (steps_per_epoch - first_step) * num_parts
                 )
                 listed.on_epoch_begin(epoch)
                 iterator = iter(dataset)
@@ -118,8 +122,7 @@ def fit(
                     listed.on_train_batch_end(step, logs)
                 listed.on_epoch_end(epoch, logs)
         listed.on_train_end()
-    if team.is_chief:
-        _write_history(folder / "history.json", state.history)
+    _write_history(folder / "history.json", state.history)
     return state.history
 
 
@@ -151,12 +154,10 @@ class _State:
 
     Args:
         model: The model that is trained.
-        folder: Path of the checkpoints; the last two are kept.
-        team: `devices.Team`. The chief writes; all read what it reads.
+        folder: Path of the checkpoints.
     """
 
-    def __init__(self, model, folder, team):
-        self.team = team
+    def __init__(self, model, folder):
         self.epoch = 0
         self.step = 0
         self.seconds = 0.0
@@ -172,36 +173,40 @@ class _State:
         self.checkpoint = tf.train.Checkpoint(
             record=self.record, variables=self.variables, metrics=self.metrics
         )
-        self.manager = tf.train.CheckpointManager(
-            self.checkpoint, str(folder), max_to_keep=2
-        )
 
     def restore(self):
         """Goes to the last checkpoint that can be read, if there is one."""
-        paths = list(reversed(self.manager.checkpoints))
-        own = self._restore_first(paths) if self.team.is_chief else 0
-        chosen = int(self.team.from_chief(own))
-        if paths and chosen == len(paths):
+        paths = self._paths()
+        for path in paths:
+            try:
+                self._restore(path)
+                return
+            except _DAMAGED as error:
+                warnings.warn(
+                    f"Checkpoint {path} is damaged, or was not finished, and "
+                    f"was passed over: {error}",
+                    stacklevel=2,
+                )
+        # TensorFlow's own record, written after the first whole one.
+        if paths and tf.io.gfile.exists(os.path.join(self.folder, _STATE)):
             raise UsageError(
                 f"Expected a readable checkpoint in {self.folder}. Received: "
                 f"{len(paths)} damaged. Remove the folder to begin again"
             )
-        if paths and not self.team.is_chief:
-            self._restore(paths[chosen])
 
-    def _restore_first(self, paths):
-        """Restores the first that can be read, and returns its place."""
-        for i, path in enumerate(paths):
-            try:
-                self._restore(path)
-                return i
-            except _DAMAGED as error:
-                warnings.warn(
-                    f"Checkpoint {path} is damaged and was passed over: "
-                    f"{error}",
-                    stacklevel=2,
-                )
-        return len(paths)
+    def _paths(self):
+        """Returns the paths of all checkpoints, the last one first.
+
+        By their names: the list that TensorFlow keeps may be damaged too.
+        """
+        if not tf.io.gfile.isdir(self.folder):
+            return []
+        names = map(_CHECKPOINT.fullmatch, tf.io.gfile.listdir(self.folder))
+        numbers = {int(name["number"]) for name in names if name}
+        return [
+            os.path.join(self.folder, f"{_NAME}-{number}")
+            for number in sorted(numbers, reverse=True)
+        ]
 
     def _restore(self, path):
         record = tf.train.load_checkpoint(path).get_tensor(_RECORD)
@@ -248,8 +253,11 @@ class _State:
             "history": self.history,
         }
         self.record.assign(json.dumps(record))
-        if self.team.is_chief:
-            self.manager.save()
+        with writing(self.folder):
+            self.checkpoint.save(os.path.join(self.folder, _NAME))
+            for path in self._paths()[_KEPT:]:
+                for file in tf.io.gfile.glob(f"{path}.*"):
+                    tf.io.gfile.remove(file)
 
 
 class _Keeper(keras.callbacks.Callback):
@@ -270,20 +278,23 @@ class _Keeper(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self.state.step += 1
+        preemption.postpone()
         step, every = self.state.step, self.checkpoint_steps
-        if every and step % every == 0 and step < self.params["steps"]:
+        due = (every and step % every == 0) or preemption.noticed()
+        if due and step < self.params["steps"]:
             self._count_seconds()
             self.state.save()
+            preemption.allow()
 
     def on_epoch_end(self, epoch, logs=None):
         self._count_seconds()
         entry = {"epoch": epoch, **logs, "seconds": self.state.seconds}
         self.state.history.append(entry)
-        if self.state.team.is_chief:
-            _write_history(self.history_file, self.state.history)
+        _write_history(self.history_file, self.state.history)
         self.state.epoch, self.state.step = epoch + 1, 0
         self.state.seconds = 0.0
         self.state.save()
+        preemption.allow()
 
     def _count_seconds(self):
         now = time.monotonic()

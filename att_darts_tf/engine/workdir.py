@@ -5,6 +5,7 @@ which configuration, code and inputs its files come from.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -17,6 +18,8 @@ from att_darts_tf.errors import UsageError
 
 IDENTITY_FORMAT = 1
 RESULT_FORMAT = 1
+# Files of a folder that a stage has not written to yet.
+_OWN = {".lock", "identity.json"}
 _PACKAGE = pathlib.Path(__file__).resolve().parent.parent
 
 
@@ -68,6 +71,22 @@ def write_atomically(path, content):
         raise UsageError(
             f"Expected to write {path}. Received: {error.strerror}. Make room "
             "or choose a folder that can be written"
+        ) from error
+
+
+@contextlib.contextmanager
+def telling_of_a_full_disk():
+    """Raises `UsageError` where a disk is full, whoever was writing to it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        place = f": {error.filename}" if error.filename else ""
+        raise UsageError(
+            f"Expected room for the files of the run. Received: "
+            f"{error.strerror}{place}. Make room; the same command goes on "
+            "where it stopped"
         ) from error
 
 
@@ -198,14 +217,10 @@ class StageFolder:
     A second process on the folder, and a folder made from another
     configuration, other inputs or other code, are refused before any work.
 
-    Several processes may work together on a stage: the chief then holds the
-    folder for all, and writes.
-
     Args:
         path: Path of the folder, which is made if absent.
         identity: JSON-able dictionary of all that the result depends on, as
             `identity` returns it.
-        team: `devices.Team` of the processes, or `None` for a single one.
 
     Example:
 
@@ -218,16 +233,13 @@ class StageFolder:
     ```
     """
 
-    def __init__(self, path, *, identity, team=None):
+    def __init__(self, path, *, identity):
         self.path = pathlib.Path(path)
-        self.team = team
         self.identity = json.loads(json.dumps(plain(identity)))
         self._lock = None
         self._new = False
 
     def __enter__(self):
-        if not self._is_chief:
-            return self
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / ".lock", "a")  # noqa: SIM115
@@ -244,38 +256,25 @@ class StageFolder:
         return self
 
     def __exit__(self, kind, *_):
-        if not self._is_chief:
-            return
         mistaken = kind is not None and issubclass(kind, UsageError)
-        if self._new and mistaken and not self._result_file.exists():
-            # The mended command is welcome.
+        begun = {path.name for path in self.path.glob("*")} - _OWN
+        if self._new and mistaken and not begun:
+            # The mended command is welcome; checkpoints keep their identity.
             (self.path / "identity.json").unlink(missing_ok=True)
         # Closing the file gives the lock back, as the end of a process does.
         self._lock.close()
 
     def result(self):
         """Returns the dictionary given to `finish`, or `None` before that."""
-        finished = self._is_chief and self._result_file.exists()
-        if self.team is not None:
-            # Or one process would begin what another takes for finished.
-            finished = self.team.from_chief(finished)
-        if not finished:
+        file = self.path / "result.json"
+        if not file.exists():
             return None
-        return read_json(self._result_file, format=RESULT_FORMAT)
+        return read_json(file, format=RESULT_FORMAT)
 
     def finish(self, result):
         """Writes the result, the last file of a stage, and returns it."""
-        if self._is_chief:
-            write_json(self._result_file, result, format=RESULT_FORMAT)
+        write_json(self.path / "result.json", result, format=RESULT_FORMAT)
         return self.result()
-
-    @property
-    def _is_chief(self):
-        return self.team is None or self.team.is_chief
-
-    @property
-    def _result_file(self):
-        return self.path / "result.json"
 
     def _claim(self):
         try:

@@ -41,33 +41,34 @@ def judge(
     *,
     split: prepared.Split | prepared.EncodedSplit,
     preprocessing: preprocess.Preprocessing,
-    team: devices.Team,
+    strategy: devices.Strategy,
 ) -> Judgement:
     """Judges a network on unaugmented images.
 
     Args:
-        network: A network, made in the scope of the team's strategy.
+        network: A network, made in the scope of the strategy.
         split: The images to judge on.
         preprocessing: Of these images.
-        team: The processes that share the images.
+        strategy: Its replicas share the images.
     """
+    replicas = devices.replicas(strategy)
     batches = input_pipeline.evaluation_batches(
         split,
         preprocessing=preprocessing,
         batch_size=BATCH_SIZE,
-        replicas=team.replicas,
+        replicas=replicas,
     )
 
     def step(batch):
         images, labels = batch
         return labels, network(images, training=False)
 
-    answer = devices.on_replicas(team.strategy, step)
+    answer = devices.on_replicas(strategy, step)
     iterator = iter(batches)
     best, best_5, loss = 0, 0, 0.0
     # Batch by batch: the logits of all images may not fit.
     with training.mistakes_of_the_input():
-        for _ in range(len(batches) // team.count):
+        for _ in range(len(batches) // replicas[1]):
             for labels, logits in answer(iterator):
                 ranks = ranks_of(logits.numpy(), labels.numpy())
                 if len(ranks):
@@ -75,7 +76,6 @@ def judge(
                     best_5 += int(np.sum(ranks < 5))
                     mean = losses.cross_entropy(labels, logits)
                     loss += len(ranks) * float(mean)
-    best, best_5, loss = team.totals([best, best_5, loss])
     return Judgement(
         accuracy=best / len(split),
         loss=loss / len(split),
@@ -127,7 +127,6 @@ def run_evaluation(
         `top_5_accuracies`, `top_5_mean` and so on.
     """
     strategy = devices.strategy(config)
-    team = devices.team(strategy)
     data = prepared.load(data_dir)
     files = [pathlib.Path(folder) / "model.keras" for folder in models]
     if not files:
@@ -145,9 +144,7 @@ def run_evaluation(
             **preprocess.evaluation_settings(config.data),
         },
     )
-    with workdir.StageFolder(
-        output_dir, identity=identity, team=team
-    ) as folder:
+    with workdir.StageFolder(output_dir, identity=identity) as folder:
         result = folder.result()
         if result is not None:
             return result
@@ -163,7 +160,7 @@ def run_evaluation(
                     network,
                     split=split,
                     preprocessing=preprocess.of(config.data, data),
-                    team=team,
+                    strategy=strategy,
                 )
             )
         result = {

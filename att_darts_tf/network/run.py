@@ -48,7 +48,8 @@ def run_selection(
             f"Received: {len(genotypes)}. Name as many, or change "
             "config.search.seeds"
         )
-    team = devices.team(devices.strategy(config))
+    # Before TensorFlow is used otherwise.
+    devices.strategy(config)
     data = prepared.load(data_dir)
     cells = [Genotype.read(path) for path in genotypes]
     identity = _identity(
@@ -59,9 +60,7 @@ def run_selection(
         seeds=list(seeds),
         genotypes=[json.loads(each.to_json()) for each in cells],
     )
-    with workdir.StageFolder(
-        output_dir, identity=identity, team=team
-    ) as folder:
+    with workdir.StageFolder(output_dir, identity=identity) as folder:
         result = folder.result()
         if result is not None:
             return result
@@ -73,7 +72,6 @@ def run_selection(
                 config,
                 data=data,
                 genotype=genotype,
-                team=team,
                 output_dir=folder.path / f"candidate-{i}",
                 label=f"selection, candidate {i + 1} of {len(cells)}",
             )
@@ -81,8 +79,7 @@ def run_selection(
                 {"genotype_file": str(file), "seed": seed, **judged}
             )
         chosen = choose(candidates)
-        if team.is_chief:
-            cells[chosen].write(folder.path / "genotype.json")
+        cells[chosen].write(folder.path / "genotype.json")
         return folder.finish(
             {
                 "candidates": candidates,
@@ -150,7 +147,8 @@ def run_training(
         `parameters_with_auxiliary`, `train_accuracy` and `train_loss` of the
         last epoch (with augmentation), `epochs` and `seconds`.
     """
-    team = devices.team(devices.strategy(config))
+    # Before TensorFlow is used otherwise.
+    devices.strategy(config)
     data = prepared.load(data_dir)
     architecture = published.resolve_network(genotype)
     pretrained = config.network.pretrained
@@ -162,9 +160,7 @@ def run_training(
         seed=seed,
         genotype=published.plain(architecture),
     )
-    with workdir.StageFolder(
-        output_dir, identity=identity, team=team
-    ) as folder:
+    with workdir.StageFolder(output_dir, identity=identity) as folder:
         result = folder.result()
         if result is not None:
             return result
@@ -180,8 +176,7 @@ def run_training(
             pretrained=pretrained,
             frozen=config.network.frozen,
         )
-        if team.is_chief:
-            network_module.save(network, folder.path / "model.keras")
+        network_module.save(network, folder.path / "model.keras")
         return folder.finish(
             {
                 "seed": seed,
@@ -198,7 +193,7 @@ def run_training(
 
 
 def _judge_candidate(
-    config, *, data, genotype, team, output_dir: pathlib.Path, label
+    config, *, data, genotype, output_dir: pathlib.Path, label
 ) -> dict:
     identity = _identity(
         config,
@@ -207,9 +202,7 @@ def _judge_candidate(
         judged_on=preprocess.evaluation_settings(config.data),
         genotype=json.loads(genotype.to_json()),
     )
-    with workdir.StageFolder(
-        output_dir, identity=identity, team=team
-    ) as folder:
+    with workdir.StageFolder(output_dir, identity=identity) as folder:
         result = folder.result()
         if result is not None:
             return result
@@ -228,7 +221,7 @@ def _judge_candidate(
             network,
             split=split,
             preprocessing=preprocess.of(config.data, data),
-            team=team,
+            strategy=devices.strategy(config),
         )
         return folder.finish(
             {

@@ -88,7 +88,7 @@ def train(
         The trained network and its history, as `training.fit` returns it.
     """
     strategy = devices.strategy(config)
-    team = devices.team(strategy)
+    replicas = devices.replicas(strategy)
     devices.configure(config)
     preprocessing = preprocess.of(config.data, data, cutout=recipe.cutout)
     keras.utils.set_random_seed(seed)
@@ -107,7 +107,7 @@ def train(
             epoch=epoch,
             first_step=first_step,
             seed=seed,
-            replicas=team.replicas,
+            replicas=replicas,
         )
 
     def rate(epoch):
@@ -128,15 +128,13 @@ def train(
         dataset_for=dataset_for,
         epochs=recipe.epochs,
         steps_per_epoch=input_pipeline.steps_per_epoch(
-            len(split), recipe.batch_size, replicas=team.total
+            len(split), recipe.batch_size, replicas=replicas[-1]
         ),
         folder=folder,
         checkpoint_steps=config.engine.checkpoint_steps,
         callbacks=[
             callbacks.RateSchedule(rate),
             DropPathSchedule(),
-        ],
-        reports=[
             callbacks.Progress(label),
             callbacks.TensorBoard(folder / "tensorboard"),
         ],

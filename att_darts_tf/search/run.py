@@ -48,7 +48,8 @@ def run_search(
         `train_accuracy` and `architecture_accuracy` of the last epoch (with
         augmentation, each half before its update), `epochs` and `seconds`.
     """
-    strategy = devices.strategy(config)
+    # Before TensorFlow is used otherwise.
+    devices.strategy(config)
     data = prepared.load(data_dir)
     search_space.get(config.space.location)
     identity = workdir.identity(
@@ -61,9 +62,7 @@ def run_search(
     )
     # The other seeds are other searches.
     del identity["config"]["search"]["seeds"]
-    with workdir.StageFolder(
-        output_dir, identity=identity, team=devices.team(strategy)
-    ) as folder:
+    with workdir.StageFolder(output_dir, identity=identity) as folder:
         result = folder.result()
         if result is not None:
             return result
@@ -97,15 +96,14 @@ def train(
     """Trains a supernet by a recipe; returns the search and its history."""
     recipe, label = config.search, f"search, seed {seed}"
     strategy = devices.strategy(config)
-    team = devices.team(strategy)
-    if team.is_chief:
-        print(f"{label}: {memory.check(config)}", flush=True)
+    replicas = devices.replicas(strategy)
+    print(f"{label}: {memory.check(config)}", flush=True)
     devices.configure(config)
     # Source: Liu et al., 2019, appendix A.1: the search erases nothing.
     preprocessing = preprocess.of(config.data, data)
     weights, architecture = data.split("weights"), data.split("architecture")
     steps = input_pipeline.steps_per_epoch(
-        len(weights), recipe.batch_size, replicas=team.total
+        len(weights), recipe.batch_size, replicas=replicas[-1]
     )
     keras.utils.set_random_seed(seed)
     with strategy.scope():
@@ -124,7 +122,7 @@ def train(
             epoch=epoch,
             first_step=first_step,
             seed=seed,
-            replicas=team.replicas,
+            replicas=replicas,
         )
 
     def rate(epoch):
@@ -151,8 +149,6 @@ def train(
                 supernet.architecture_variables,
                 "architecture weights",
             ),
-        ],
-        reports=[
             ArchitectureRecord(folder),
             callbacks.Progress(label),
             callbacks.TensorBoard(

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from att_darts_tf.engine import callbacks, durations
+from att_darts_tf.errors import UsageError
 from tests.engine import toy
 
 
@@ -124,6 +125,15 @@ def test_events_hold_every_figure_and_the_pictures(tmp_path):
     assert [(step, list(size)) for step, size in pictures] == [
         (epoch, [b"6", b"4"]) for epoch in range(toy.EPOCHS)
     ]
+
+
+def test_events_that_cannot_be_written_are_told_in_one_line(tmp_path):
+    (tmp_path / "events").touch()
+    board = callbacks.TensorBoard(tmp_path / "events")
+    with pytest.raises(UsageError) as caught:
+        board.on_epoch_end(0, {"loss": 1.0})
+    assert str(caught.value).startswith(f"Expected to write {tmp_path}/events")
+    assert "\n" not in str(caught.value)
 
 
 def test_rate_is_set_before_the_first_step_of_an_epoch(tmp_path):

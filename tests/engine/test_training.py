@@ -1,9 +1,14 @@
 import csv
 import json
+import os
 import pathlib
+import re
+import resource
+import shutil
 import signal
 import subprocess
 import sys
+import time
 import warnings
 
 import keras
@@ -11,7 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from att_darts_tf.engine import training
+from att_darts_tf.engine import preemption, training
 from att_darts_tf.errors import UsageError
 from tests.engine import toy
 
@@ -93,6 +98,35 @@ def test_interruption_does_not_show(
     assert_same_training(resumed, uninterrupted)
 
 
+class Terminate(keras.callbacks.Callback):
+    """Sends SIGTERM within a step, counted over all epochs, and counts."""
+
+    def __init__(self, step=None):
+        super().__init__()
+        self.step = step
+        self.steps = 0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.steps == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+            while not preemption.noticed():
+                time.sleep(0.01)
+        self.steps += 1
+
+
+@pytest.mark.parametrize("step", [1, 4, 7, 3 * toy.STEPS - 1])
+def test_sigterm_saves_at_the_end_of_the_step_and_loses_none(
+    tmp_path, uninterrupted, step
+):
+    first, rest = Terminate(step), Terminate()
+    with preemption.watching(), pytest.raises(preemption.Preempted):
+        toy.train(tmp_path, more=[first], checkpoint_steps=0)
+    resumed = toy.train(tmp_path, more=[rest], checkpoint_steps=0)
+    assert first.steps == step + 1
+    assert first.steps + rest.steps == toy.EPOCHS * toy.STEPS
+    assert_same_training(resumed, uninterrupted)
+
+
 def test_interruption_after_the_history_but_before_the_checkpoint(
     tmp_path, uninterrupted, monkeypatch
 ):
@@ -169,6 +203,121 @@ def test_damaged_checkpoint_is_passed_over_with_a_warning(
     with pytest.warns(UserWarning, match="damaged"):
         resumed = toy.train(tmp_path)
     assert_same_training(resumed, uninterrupted)
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """A folder of two checkpoints, at steps 2 and 4 of the first epoch."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    with pytest.raises(Interrupt):
+        toy.train(folder, more=[InterruptAt(0, 4)])
+    return folder / "checkpoints"
+
+
+def step_restored_from(folder):
+    model = toy.Toy()
+    model.compile()
+    state = training._State(model, folder)
+    state.restore()
+    assert int(model.optimizer.iterations.value) == state.step
+    return state.step
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 128
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "flipped": flip,
+    "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "empty": lambda path: os.truncate(path, 0),
+    "missing": pathlib.Path.unlink,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("part", ["index", "data-00000-of-00001"])
+def test_the_checkpoint_before_a_damaged_one_is_used_with_a_warning(
+    checkpoints, tmp_path, part, damage
+):
+    folder = shutil.copytree(checkpoints, tmp_path / "copy")
+    DAMAGES[damage](folder / f"ckpt-2.{part}")
+    with pytest.warns(UserWarning, match="ckpt-2 is damaged, or was not fin"):
+        assert step_restored_from(folder) == 2
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_no_checkpoint_is_lost_with_the_list_of_them(
+    checkpoints, tmp_path, damage
+):
+    folder = shutil.copytree(checkpoints, tmp_path / "copy")
+    DAMAGES[damage](folder / "checkpoint")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert step_restored_from(folder) == 4
+
+
+def test_training_whose_first_checkpoint_was_not_finished_begins_anew(
+    checkpoints, tmp_path
+):
+    folder = shutil.copytree(checkpoints, tmp_path / "copy")
+    # TensorFlow writes its list after the first whole checkpoint.
+    for file in [folder / "checkpoint", *folder.glob("ckpt-1.*")]:
+        file.unlink()
+    DAMAGES["truncated"](folder / "ckpt-2.index")
+    with pytest.warns(UserWarning, match="was not finished"):
+        assert step_restored_from(folder) == 0
+
+
+def test_the_last_two_of_many_checkpoints_are_kept(tmp_path):
+    # From 9 to 10 names and numbers differ in their order.
+    toy.train(tmp_path, checkpoint_steps=1, epochs=2)
+    kept = {file.stem for file in (tmp_path / "checkpoints").glob("*.index")}
+    assert kept == {"ckpt-9", "ckpt-10"}
+
+
+class Limit(keras.callbacks.Callback):
+    """Lets no file of this process become longer, from an epoch on."""
+
+    def __init__(self, size, epoch):
+        super().__init__()
+        self.size = size
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epoch:
+            _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, hard))
+
+
+# As on a full disk, TensorFlow or the system cannot write on; that of a
+# checkpoint, or with none inside of epochs that of the history.
+@pytest.mark.parametrize(
+    ("checkpoint_steps", "size", "named"),
+    [(2, 2000, "checkpoints"), (0, 100, "history.json")],
+)
+def test_full_disk_is_told_in_one_line_and_loses_nothing(
+    tmp_path, uninterrupted, checkpoint_steps, size, named
+):
+    options = {"checkpoint_steps": checkpoint_steps}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(UsageError) as caught:
+            toy.train(tmp_path, more=[Limit(size, epoch=1)], **options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert re.fullmatch(
+        rf"Expected to write {tmp_path}/{named}. Received: (\S+; )?File too "
+        "large. Make room or choose a folder that can be written",
+        str(caught.value),
+    )
+    resumed = Terminate()
+    assert_same_training(
+        toy.train(tmp_path, more=[resumed], **options), uninterrupted
+    )
+    assert resumed.steps == 2 * toy.STEPS
 
 
 def test_folder_with_damaged_checkpoints_only_is_refused(tmp_path):

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import stat
@@ -164,6 +165,36 @@ def test_folder_of_another_configuration_is_refused(tmp_path, change, message):
     # Refusing gives the lock back.
     with workdir.StageFolder(tmp_path, identity=IDENTITY):
         pass
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_mistake_leaves_the_folder_to_another_configuration_if_not_begun(
+    tmp_path, begun
+):
+    def work(seed):
+        with workdir.StageFolder(tmp_path, identity={"seed": seed}):
+            if begun:
+                (tmp_path / "checkpoints").mkdir(exist_ok=True)
+            raise UsageError("Expected room. Received: none")
+
+    with pytest.raises(UsageError, match="Expected room"):
+        work(1)
+    # A checkpoint of one configuration must not go on as another.
+    message = "Expected seed=1" if begun else "Expected room"
+    with pytest.raises(UsageError, match=message):
+        work(2)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_full_disk_is_told_whoever_was_writing(number):
+    with pytest.raises(UsageError, match="room.*: file. Make room"):
+        with workdir.telling_of_a_full_disk():
+            raise OSError(number, os.strerror(number), "file")
+
+
+def test_other_failures_of_the_system_keep_their_traceback():
+    with pytest.raises(PermissionError), workdir.telling_of_a_full_disk():
+        raise PermissionError(errno.EACCES, "Permission denied", "file")
 
 
 def test_second_process_is_refused_while_the_first_works(tmp_path):

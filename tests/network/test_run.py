@@ -353,7 +353,7 @@ def test_candidates_train_on_one_half_and_are_judged_on_the_other(
         used["trained"] = split
         return Trained(), [{"accuracy": 0.5, "seconds": 1.0}]
 
-    def judge(model, *, split, preprocessing, team):
+    def judge(model, *, split, preprocessing, strategy):
         used["judged"] = split
         return evaluate.Judgement(0.5, 1.0, None)
 

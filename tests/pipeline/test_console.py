@@ -1,5 +1,6 @@
 """What of the runner's talk is shown, and that nothing is lost."""
 
+import errno
 import io
 
 from att_darts_tf.pipeline.console import Console
@@ -51,3 +52,18 @@ def test_log_holds_every_line():
         console.write(character)
     assert len(log.getvalue().splitlines()) == len(TALK.splitlines())
     assert "Running pipeline: 'att-darts'" in log.getvalue()
+
+
+def test_log_that_cannot_be_written_stops_nothing_and_is_told_once():
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    terminal = io.StringIO()
+    console = Console(terminal, Full())
+    print(TALK, end="", file=console)
+    console.flush()
+    lines = terminal.getvalue().splitlines()
+    assert lines[0] == "The log ends here: No space left on device"
+    assert len(lines) == 5
+    assert lines[-1].startswith("07:15:49 Task train cache hit")

@@ -33,8 +33,8 @@ def run(stage, folder):
     return result.stdout
 
 
-def kill_once_there_is(file, folder):
-    """Kills the pipeline's process group when a file has appeared."""
+def stop_once_there_is(file, folder, number):
+    """Sends a signal when a file has appeared; returns the exit status."""
     assert not file.exists()
     with open(folder.with_suffix(".log"), "a") as log:
         process = subprocess.Popen(
@@ -48,8 +48,19 @@ def kill_once_there_is(file, folder):
         assert process.poll() is None, folder.with_suffix(".log").read_text()
         assert time.monotonic() - begun < PATIENCE
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    return signal_to(process, number, timeout=30)
+
+
+def signal_to(process, number, *, timeout):
+    """Sends a signal to a pipeline in a session of its own; returns its status.
+
+    SIGKILL goes to all of its processes, another to the first.
+    """
+    if number == signal.SIGKILL:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    return process.wait(timeout=timeout)
 
 
 def figures(folder):
@@ -90,11 +101,15 @@ def table(output):
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory):
-    """A pipeline that was killed inside a search and inside a training."""
+    """A pipeline that was stopped in a search, a selection and a training."""
     folder = tmp_path_factory.mktemp("runs") / "interrupted"
-    for stage in ("search/seed-3", "training/repeat-1"):
+    for stage, number, status in (
+        ("search/seed-3", signal.SIGKILL, -signal.SIGKILL),
+        ("selection/candidate-1", signal.SIGTERM, 143),
+        ("training/repeat-1", signal.SIGKILL, -signal.SIGKILL),
+    ):
         record = folder / stage / "checkpoints" / "checkpoint"
-        kill_once_there_is(record, folder)
+        assert stop_once_there_is(record, folder, number) == status
         # Between two steps of the first epoch.
         assert not (folder / stage / "genotype.json").exists()
         assert not (folder / stage / "result.json").exists()

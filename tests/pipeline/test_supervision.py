@@ -24,26 +24,59 @@ SUPERVISOR = """
 """
 TASK = """
     import os, pathlib, sys, time
+    from att_darts_tf.engine import preemption
     from att_darts_tf.pipeline import supervision
 
     folder = pathlib.Path(sys.argv[1])
-    supervision.end_with_supervisor(folder)
-    (folder / "task").write_text(str(os.getpid()))
-    time.sleep(60)
+    with preemption.watching():
+        supervision.end_with_supervisor(folder)
+        (folder / "task").write_text(str(os.getpid()))
+        time.sleep(60)
+"""
+# As the command line and the runner do around their tasks.
+WATCHING_SUPERVISOR = """
+    import pathlib, subprocess, sys
+    from att_darts_tf.engine import preemption
+    from att_darts_tf.pipeline import supervision
+
+    folder = pathlib.Path(sys.argv[1])
+    with preemption.watching(), supervision.supervise(folder):
+        for _ in range(2):
+            task = [sys.executable, "-c", sys.argv[2], folder]
+            command = ["sh", "-ec", '"$@"', "sh", *task]
+            if subprocess.run(command, stdout=subprocess.PIPE).returncode:
+                raise RuntimeError("the task failed")
+"""
+SAVING_TASK = """
+    import os, pathlib, sys, time
+    from att_darts_tf.engine import preemption
+    from att_darts_tf.pipeline import supervision
+
+    folder = pathlib.Path(sys.argv[1])
+    with preemption.watching():
+        preemption.postpone()
+        supervision.end_with_supervisor(folder)
+        (folder / "task").write_text(str(os.getpid()))
+        while not preemption.noticed():
+            time.sleep(0.01)
+        time.sleep(float(os.environ.get("SECONDS_TO_SAVE", "0.5")))
+        (folder / "saved").touch()
+        preemption.allow()
 """
 
 
-def start(folder):
+def start(folder, supervisor=SUPERVISOR, task=TASK, **environment):
     """Starts a supervisor with a task; returns both once they run."""
     (folder / "task").unlink(missing_ok=True)
     supervisor = subprocess.Popen(
         [
             sys.executable,
             "-c",
-            textwrap.dedent(SUPERVISOR),
+            textwrap.dedent(supervisor),
             folder,
-            textwrap.dedent(TASK),
+            textwrap.dedent(task),
         ],
+        env={**os.environ, **environment},
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -81,6 +114,46 @@ def test_task_ends_with_its_supervisor(tmp_path, number):
     wait_until(lambda: has_ended(task))
 
 
+@pytest.mark.parametrize("send", [os.kill, os.killpg])
+def test_task_saves_before_a_terminated_supervisor_ends(tmp_path, send):
+    supervisor, task = start(tmp_path, WATCHING_SUPERVISOR, SAVING_TASK)
+    send(supervisor.pid, signal.SIGTERM)
+    _, errors = supervisor.communicate(timeout=20)
+    assert (supervisor.returncode, errors) == (143, "")
+    assert (tmp_path / "saved").exists()
+    assert has_ended(task)
+
+
+def test_second_sigterm_waits_for_no_task(tmp_path):
+    supervisor, task = start(
+        tmp_path, WATCHING_SUPERVISOR, SAVING_TASK, SECONDS_TO_SAVE="60"
+    )
+    for _ in range(2):
+        supervisor.terminate()
+        time.sleep(0.5)
+    assert supervisor.wait(timeout=10) == 143
+    wait_until(lambda: has_ended(task))
+    assert not (tmp_path / "saved").exists()
+
+
+def test_terminated_supervisor_waits_for_no_task_that_is_only_starting(
+    tmp_path,
+):
+    head = """
+    import os, pathlib, sys, time
+
+    (pathlib.Path(sys.argv[1]) / "task").write_text(str(os.getpid()))
+    time.sleep(2)
+    (pathlib.Path(sys.argv[1]) / "started").touch()
+    """
+    supervisor, task = start(tmp_path, WATCHING_SUPERVISOR, head + SAVING_TASK)
+    supervisor.terminate()
+    assert supervisor.wait(timeout=10) == 143
+    assert not (tmp_path / "started").exists()
+    wait_until(lambda: has_ended(task))
+    assert not (tmp_path / "saved").exists()
+
+
 def test_interruption_is_told_in_one_line(tmp_path):
     supervisor, _ = start(tmp_path)
     os.killpg(supervisor.pid, signal.SIGINT)
@@ -112,7 +185,14 @@ def test_late_task_of_an_earlier_run_ends(tmp_path):
 def test_mistake_reaches_the_supervisor_and_not_the_next_run(tmp_path):
     with supervision.supervise(tmp_path):
         assert supervision.mistake(tmp_path) is None
-        supervision.hand_over(UsageError("Expected fun"), tmp_path)
-        assert str(supervision.mistake(tmp_path)) == "Expected fun"
+        room = (tmp_path / "mistake.txt").stat()
+        for message in ("Expected room", "Expected fun", "Größe" * 2000):
+            supervision.hand_over(UsageError(message), tmp_path)
+            received = str(supervision.mistake(tmp_path))
+            assert received == message[: len(received)]
+            assert len(received) >= min(len(message), 2900)
+        # A full disk has room for what is there already.
+        after = (tmp_path / "mistake.txt").stat()
+        assert (room.st_ino, room.st_size) == (after.st_ino, after.st_size)
     with supervision.supervise(tmp_path):
         assert supervision.mistake(tmp_path) is None
