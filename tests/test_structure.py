@@ -16,13 +16,15 @@ HOMES = {
     LIBRARY: ROOT / LIBRARY,
 }
 
-FOUNDATIONS = {"errors"}
+FOUNDATIONS = {"durations", "errors", "memory"}
 MIDDLE = {"data", "space", "engine"} | FOUNDATIONS
 # What a package or module may import of the project, itself aside.
 ALLOWED = {
     "": set(),
     "catalogue": {"engine", "errors", "space"},
+    "durations": set(),
     "errors": set(),
+    "memory": {"errors"},
     "startup": set(),
     "configs": set(),
     "data": FOUNDATIONS,
@@ -37,7 +39,7 @@ ALLOWED = {
     "layout": {"errors", "engine", "settings"},
     "lineage": {"errors", "engine"},
     "doctor": {"engine", "lineage", "search", "settings", "startup"},
-    "summary": {"errors", "engine", "layout", "settings"},
+    "summary": {"durations", "errors", "engine", "layout", "settings"},
 }
 RUNNERS = set(ALLOWED) - {"configs"}
 ALLOWED["pipeline"] = RUNNERS
