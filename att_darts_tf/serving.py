@@ -31,6 +31,8 @@ PIXELS, ENCODED = "serving_default", "encoded"
 # Between the probabilities of the SavedModel and of the trained network.
 TOLERANCE = 1e-5
 _IMAGES_COMPARED = 32
+# Of the network, in memory: that of the SavedModel and that which is read back.
+_GRAPHS = 2
 # A whole export beside its beginning, reading the network and tracing it.
 _TIMES_AS_LONG = 2.2
 _PACKAGES = (*evaluate.PACKAGES, "serving")
@@ -255,7 +257,9 @@ def run_export(
         network = network_module.load(file)
         evaluate.check_fits(network, data=data, file=file)
         _check_channels(data)
-        told = memory.check_inference(network, _IMAGES_COMPARED)
+        told = memory.check_inference(
+            network, _IMAGES_COMPARED, graphs=_GRAPHS
+        )
         print(f"export: {told}", flush=True)
         preprocessing = preprocess.of(config.data, data)
         classifier = Classifier(network, data, preprocessing)

@@ -38,7 +38,14 @@ ALLOWED = {
     "settings": {"errors", "space"},
     "layout": {"errors", "engine", "settings"},
     "lineage": {"errors", "engine"},
-    "doctor": {"engine", "lineage", "search", "settings", "startup"},
+    "doctor": {
+        "engine",
+        "lineage",
+        "memory",
+        "search",
+        "settings",
+        "startup",
+    },
     "summary": {"durations", "errors", "engine", "layout", "settings"},
 }
 RUNNERS = set(ALLOWED) - {"configs"}

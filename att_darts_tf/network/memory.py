@@ -40,12 +40,17 @@ def estimate(network, batch_size):
     return _program(network) + (kept + 4 * _COPIES * weights) / 1e9
 
 
-def estimate_inference(network, batch_size):
-    """Does the same for a process that judges or serves a network."""
+def estimate_inference(network, batch_size, *, graphs=1):
+    """Does the same for a process that judges or exports a network.
+
+    Args:
+        network: As in `estimate`, as is `batch_size`.
+        graphs: Integer. How many graphs of the network it holds.
+    """
     largest = max(map(_read, network._flatten_layers()))
     maps = _AT_ONCE * batch_size * largest * _bytes(network)
     weights = sum(math.prod(v.shape) for v in network.variables)
-    return _program(network, share=_INFERENCE) + (
+    return _program(network, share=graphs * _INFERENCE) + (
         maps + _images(network, batch_size) + 8 * weights
     ) / 1e9
 
@@ -81,10 +86,11 @@ def check(network, batch_size):
     )
 
 
-def check_inference(network, batch_size):
-    """Does the same for a process that judges or serves a network."""
+def check_inference(network, batch_size, *, graphs=1):
+    """Does the same for what `estimate_inference` is of."""
     return memory.compare(
-        estimate_inference(network, batch_size) + _left_over(),
+        estimate_inference(network, batch_size, graphs=graphs)
+        + _left_over(),
         what="a network",
         remedy=lambda free: (
             "end other programs or take a machine with more memory"

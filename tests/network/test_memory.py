@@ -64,6 +64,12 @@ def test_measured_judgements_lie_within_30_percent(
     assert estimate == pytest.approx(measured, rel=0.3)
 
 
+def test_a_measured_export_lies_within_30_percent():
+    made = build("att_darts", 8, 5, **LARGE)
+    estimate = memory.estimate_inference(made, 32, graphs=2)
+    assert estimate == pytest.approx(1.2, rel=0.3)
+
+
 @pytest.mark.parametrize(
     ("name", "channels", "more"),
     [("att_darts", 8, SMALL), ("bayesnas_0.007", 4, LARGE)],
