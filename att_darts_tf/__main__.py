@@ -9,7 +9,6 @@ import dataclasses
 import difflib
 import pathlib
 import re
-import resource
 import shlex
 import signal
 import sys
@@ -23,7 +22,7 @@ from ml_collections import config_flags
 
 import att_darts_tf
 from att_darts_tf import layout, lineage, settings, startup, summary
-from att_darts_tf.engine import durations, preemption, workdir
+from att_darts_tf.engine import preemption, workdir
 from att_darts_tf.errors import UsageError
 from att_darts_tf.space import published
 
@@ -344,6 +343,11 @@ def _cost(names, values):
             "cost"
         )
     architecture = published.resolve_network(names[0])
+    if architecture == published.DENSENET and values.stem != "small":
+        raise UsageError(
+            f"Expected --stem=small beside {names[0]}, a network without "
+            f"cells. Received: {values.stem}. Leave --stem out"
+        )
     channels, cells = published.size(names[0])
     startup.load_tensorflow()
     from att_darts_tf.network import cost
@@ -504,20 +508,8 @@ def _main(argv):
     begun = time.monotonic()
     with layout.claim(command.workdir, command.config) as folders:
         lines = STAGES[command.stage].run(command, folders)
-    print("\n".join([_used(command.stage, begun), *lines]))
+    print("\n".join([summary.used(command.stage, begun), *lines]))
     return 0
-
-
-def _used(stage, begun):
-    """Returns a line of the time and the memory that a stage took."""
-    kilobytes = max(
-        resource.getrusage(who).ru_maxrss
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    return (
-        f"{stage} took {durations.duration(time.monotonic() - begun)} and at "
-        f"most {kilobytes * 1024 / 1e9:.1f} GB of memory"
-    )
 
 
 def _run_tool(name, arguments):

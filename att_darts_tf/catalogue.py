@@ -80,9 +80,11 @@ def draw(name: str, folder: str | os.PathLike) -> Iterator[str]:
         The cells as text, and the files.
     """
     if name in published.network_names():
-        cells, source = published.get(name), published.source(name)
+        cells = published.get(name)
+        title = f"{name}, {location(cells)}: {published.source(name)}"
     else:
-        cells, source = published.resolve(name), name
+        # Cells of several locations look alike: no file says which it was.
+        cells, title = published.resolve(name), name
         name = pathlib.Path(name).stem
     folder = pathlib.Path(folder)
     try:
@@ -92,14 +94,14 @@ def draw(name: str, folder: str | os.PathLike) -> Iterator[str]:
             f"Expected a folder that can be made at {folder}. Received: "
             f"{error.strerror}. Give another with --output="
         ) from error
-    yield f"{name}, {location(cells)}: {source}"
+    yield title
     yield from cells.summary().splitlines()
     for kind in search_space.CELL_NAMES:
         file = folder / f"{name}-{kind}.svg"
-        title = f"{name}, {kind} cell"
-        workdir.write_atomically(
-            file, drawings.draw_cell(getattr(cells, kind), title)
+        drawing = drawings.draw_cell(
+            getattr(cells, kind), f"{name}, {kind} cell"
         )
+        workdir.write_atomically(file, drawing)
         yield f"Drawing: {file}"
 
 

@@ -4,8 +4,7 @@ import os
 import platform
 import time
 
-from att_darts_tf import lineage, settings, startup
-from att_darts_tf.search import memory
+from att_darts_tf import lineage, memory, settings, startup
 
 CELLS, CHANNELS, BATCH, SIDE = 3, 8, 16, 32
 STEPS = 3

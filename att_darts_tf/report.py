@@ -17,8 +17,8 @@ from typing import Any
 import ml_collections
 
 from att_darts_tf import settings
+from att_darts_tf.durations import duration
 from att_darts_tf.engine import workdir as workdir_module
-from att_darts_tf.engine.durations import duration
 from att_darts_tf.errors import UsageError
 from att_darts_tf.space import drawings, published, registry, search_space
 from att_darts_tf.space.genotype import Genotype
@@ -105,6 +105,9 @@ _EXPORT = {
         "multiply_adds": _COUNT,
         "activation_bytes": _COUNT,
     },
+    "latencies": [
+        {"batch": _COUNT, "median": float, "least": float, "most": float}
+    ],
 }
 _LINEAGE = {
     "stage": str,
@@ -564,7 +567,7 @@ def render(config: ml_collections.ConfigDict, records: Records) -> str:
     title = f"Att-DARTS on {records.data['name']}"
     sections = [
         _results(config, records),
-        _cost(records.exported["cost"]),
+        _cost(records.exported),
         _cells(config, records),
         _weights(records) if records.searches else "",
         _curves(records),
@@ -805,7 +808,8 @@ def _time(config, records) -> Markup:
     )
 
 
-def _cost(cost: Mapping[str, int]) -> Markup:
+def _cost(exported: Mapping[str, Any]) -> Markup:
+    cost = exported["cost"]
     auxiliary = cost["parameters_with_auxiliary"]
     facts = [("Parameters", f"{cost['parameters']:,}")]
     if auxiliary != cost["parameters"]:
@@ -814,15 +818,22 @@ def _cost(cost: Mapping[str, int]) -> Markup:
         ("Multiply-adds", f"{cost['multiply_adds']:,}"),
         ("Activation memory", f"{cost['activation_bytes'] / 1e6:,.1f} MB"),
     ]
+    facts += [
+        (
+            f"Latency, batch {times['batch']}",
+            f"{times['median']:,.1f} ms, from {times['least']:,.1f} to "
+            f"{times['most']:,.1f}",
+        )
+        for times in exported["latencies"]
+    ]
     return _section(
         "Cost",
         _pairs(facts),
         _note(
             "Multiply-adds are those of convolutions and dense layers for one "
             "image at inference. Activation memory is what a training step of "
-            "one image keeps for its gradient. ",
-            element("code", "att-darts cost"),
-            " measures the latency on a machine.",
+            "one image keeps for its gradient. Latency is the median of some "
+            "runs of the exported model where it was exported.",
         ),
     )
 

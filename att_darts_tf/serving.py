@@ -4,13 +4,16 @@ import os
 import pathlib
 import shlex
 import shutil
+import statistics
 import sys
+import time
 
 import ml_collections
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import convert_to_constants
 
+from att_darts_tf import durations
 from att_darts_tf.data import (
     augment,
     input_pipeline,
@@ -20,13 +23,17 @@ from att_darts_tf.data import (
 from att_darts_tf.engine import devices, workdir
 from att_darts_tf.engine.writing import writing
 from att_darts_tf.errors import UsageError
-from att_darts_tf.network import cost, evaluate
+from att_darts_tf.network import cost, evaluate, memory
 from att_darts_tf.network import network as network_module
 
 PIXELS, ENCODED = "serving_default", "encoded"
 # Between the probabilities of the SavedModel and of the trained network.
 TOLERANCE = 1e-5
 _IMAGES_COMPARED = 32
+# Of the network, in memory: that of the SavedModel and that which is read back.
+_GRAPHS = 2
+# A whole export beside its beginning, reading the network and tracing it.
+_TIMES_AS_LONG = 2.2
 _PACKAGES = (*evaluate.PACKAGES, "serving")
 
 _SCRIPT = '''\
@@ -224,8 +231,9 @@ def run_export(
         `model`, the folder of the SavedModel; its `signatures`, `class_names`
         and `image_shape`; the `largest_difference` of its probabilities on
         some training images from the trained network's; the `command` that
-        classifies an image; and the network's `cost`, as `cost.count` returns
-        it.
+        classifies an image; the network's `cost`, as `cost.count` returns it;
+        and the `latencies` of the SavedModel here: of each `batch` the
+        `median`, `least` and `most` milliseconds.
     """
     data = prepared.load(data_dir)
     file = pathlib.Path(model) / "model.keras"
@@ -244,15 +252,25 @@ def run_export(
         if result is not None:
             return result
         devices.configure(config)
+        begun = time.monotonic()
         network = network_module.load(file)
         evaluate.check_fits(network, data=data, file=file)
         _check_channels(data)
+        told = memory.check_inference(
+            network, _IMAGES_COMPARED, graphs=_GRAPHS
+        )
+        print(f"export: {told}", flush=True)
+        preprocessing = preprocess.of(config.data, data)
+        classifier = Classifier(network, data, preprocessing)
+        seconds = _TIMES_AS_LONG * (time.monotonic() - begun)
+        print(f"export: takes about {durations.duration(seconds)}", flush=True)
         saved = folder.path / "model"
         script = folder.path / "classify.py"
-        difference = _save(
+        difference, latencies = _save(
+            classifier,
             network,
             data=data,
-            preprocessing=preprocess.of(config.data, data),
+            preprocessing=preprocessing,
             path=saved,
             file=file,
         )
@@ -267,6 +285,7 @@ def run_export(
                 "largest_difference": difference,
                 "command": shlex.join(command),
                 "cost": cost.count(network),
+                "latencies": latencies,
             }
         )
 
@@ -281,31 +300,55 @@ def _check_channels(data) -> None:
         )
 
 
-def _save(network, *, data, preprocessing, path, file) -> float:
-    """Writes the SavedModel, compares it, and only then gives it its name."""
+def _save(
+    classifier, network, *, data, preprocessing, path, file
+) -> tuple[float, list[dict]]:
+    """Writes the SavedModel, compares it, and only then gives it its name.
+
+    Returns:
+        As `largest_difference` and `latencies` in `run_export`.
+    """
     unfinished = path.with_name(".unfinished-model")
-    classifier = Classifier(network, data, preprocessing)
     with writing(path):
         for left_over in (unfinished, path):
             if left_over.exists():
                 shutil.rmtree(left_over)
         classifier.save(unfinished)
+    signatures = tf.saved_model.load(str(unfinished)).signatures
     difference = _largest_difference(
         network,
-        unfinished,
+        signatures,
         split=data.split("train").head(_IMAGES_COMPARED),
         preprocessing=preprocessing,
         file=file,
     )
+    latencies = _latencies(signatures[PIXELS], data.image_shape)
     with writing(path):
         os.replace(unfinished, path)
-    return difference
+    return difference, latencies
 
 
-def _largest_difference(network, path, *, split, preprocessing, file) -> float:
+def _latencies(classify, image_shape) -> list[dict]:
+    times = cost.latencies_of(
+        lambda images: classify(images)["probabilities"],
+        tf.TensorSpec((None, *image_shape), tf.uint8),
+    )
+    return [
+        {
+            "batch": batch,
+            "median": statistics.median(milliseconds),
+            "least": milliseconds[0],
+            "most": milliseconds[-1],
+        }
+        for batch, milliseconds in times
+    ]
+
+
+def _largest_difference(
+    network, signatures, *, split, preprocessing, file
+) -> float:
     """Compares both signatures with the network, on training images."""
     files = split.files()
-    signatures = tf.saved_model.load(str(path)).signatures
     short_floats = tf.config.experimental.tensor_float_32_execution_enabled()
     # On a GPU kernels of reduced precision may differ by more than allowed.
     tf.config.experimental.enable_tensor_float_32_execution(False)

@@ -4,12 +4,14 @@ Plain functions from the stages' results to text; the pipeline prints the same
 lines as the command line.
 """
 
+import resource
 import shlex
 import sys
+import time
 
 import ml_collections
 
-from att_darts_tf import settings
+from att_darts_tf import durations, settings
 from att_darts_tf.engine import workdir
 from att_darts_tf.layout import Layout
 
@@ -117,6 +119,23 @@ def import_checkpoint(result: dict) -> list[str]:
         f"{' x '.join(map(str, result['image_size']))} pixels",
         f"Files: {result['folder']}",
     ]
+
+
+def used(stage: str, begun: float) -> str:
+    """Returns a line of the time and the memory that a stage took.
+
+    Args:
+        stage: What ends now in this process.
+        begun: `time.monotonic` of its beginning.
+    """
+    kilobytes = max(
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    return (
+        f"{stage} took {durations.duration(time.monotonic() - begun)} and at "
+        f"most {kilobytes * 1024 / 1e9:.1f} GB of memory"
+    )
 
 
 def percent(fraction: float) -> str:

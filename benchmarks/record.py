@@ -13,7 +13,7 @@ import json
 import pathlib
 import shutil
 
-from att_darts_tf.engine.durations import duration
+from att_darts_tf.durations import duration
 
 # What is copied where it is there, with its name in the folder.
 FILES = {

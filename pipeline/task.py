@@ -5,12 +5,13 @@ import json
 import os
 import pathlib
 import signal
+import time
 from collections.abc import Iterator, Mapping
 
 import ml_collections
 from kfp import dsl
 
-from att_darts_tf import layout, settings, startup
+from att_darts_tf import layout, settings, startup, summary
 from att_darts_tf.engine import preemption, workdir
 from att_darts_tf.errors import UsageError
 from att_darts_tf.pipeline import supervision
@@ -22,14 +23,16 @@ def begin(
 ) -> Iterator[tuple[ml_collections.ConfigDict, layout.Layout]]:
     """Gives a component its configuration and folders.
 
-    It ends on SIGTERM and with the process that started it, and hands a
-    mistake of the user's to that process, which prints it as one line. After
-    one, the tasks that the runner starts all the same end at once.
+    It says what it took in the end. It ends on SIGTERM and with the process
+    that started it, and hands a mistake of the user's to that process, which
+    prints it as one line. After one, the tasks that the runner starts all the
+    same end at once.
 
     Args:
         config: String. The resolved configuration as JSON.
         root: String. Path of the work directory.
     """
+    begun = time.monotonic()
     # Control-C reaches every process of a terminal; the first one decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     folders = layout.Layout(pathlib.Path(root))
@@ -41,6 +44,7 @@ def begin(
         try:
             with workdir.telling_of_a_full_disk():
                 yield settings.from_plain(json.loads(config)), folders
+            print(summary.used("the task", begun), flush=True)
         except UsageError as error:
             supervision.hand_over(error, folders.pipeline)
             raise SystemExit(2) from error

@@ -217,7 +217,7 @@ class TestMemory:
     def test_a_search_that_does_not_fit_is_refused_and_may_be_changed(
         self, folder, monkeypatch
     ):
-        from att_darts_tf.search import memory
+        from att_darts_tf import memory
 
         given = ("--config=demo", f"--workdir={folder}")
         assert run("prepare", *given).status == 0
@@ -793,8 +793,8 @@ def test_imagenet_is_prepared_trained_and_judged_as_its_docstring_says(
 def test_a_pipeline_of_given_cells_needs_no_memory_of_a_search(
     folder, monkeypatch
 ):
+    from att_darts_tf import memory
     from att_darts_tf.pipeline import main as pipeline
-    from att_darts_tf.search import memory
 
     monkeypatch.setattr(memory, "available", lambda: 0.1)
     monkeypatch.setattr(pipeline, "run_pipeline", lambda *_: ["run"])

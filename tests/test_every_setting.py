@@ -194,6 +194,11 @@ def of_files(config, root, tmp_path, monkeypatch):
 def _seen(monkeypatch, run, *arguments, **options):
     monkeypatch.setattr(training, "fit", look)
     monkeypatch.setattr(devices, "configure", lambda config: None)
+    # Another test of this process may have asked for it, which refuses XLA.
+    monkeypatch.setattr(
+        "tensorflow.python.framework.config.is_op_determinism_enabled",
+        lambda: False,
+    )
     with pytest.raises(Seen) as caught:
         run(*arguments, **options)
     return caught.value.args

@@ -39,6 +39,13 @@ def test_counts_are_those_of_the_network(name, size):
         assert cost.multiply_adds(model) == published.multiply_adds(name)[size]
 
 
+def test_the_network_of_cifar100_has_the_published_weights():
+    # As of 10 classes, and 90 more of 576 weights and a bias each.
+    with keras.StatelessScope():
+        model = network.create("att_darts", **{**CIFAR, "num_classes": 100})
+        assert model.num_parameters() == 3_283_273
+
+
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     return toy.prepare(tmp_path_factory.mktemp("prepared"))

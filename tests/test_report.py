@@ -30,6 +30,10 @@ COST = {
     "multiply_adds": 486244480,
     "activation_bytes": 83621744,
 }
+LATENCIES = [
+    {"batch": 1, "median": 3.14, "least": 2.72, "most": 12.25},
+    {"batch": 32, "median": 1234.56, "least": 1000.0, "most": 2000.0},
+]
 COMMAND = "python /a run/export/classify.py IMAGE"
 
 
@@ -213,7 +217,7 @@ def write_network(root, repeats, epochs=12):
         **({"half_width_95": 0.1016} if repeats > 1 else {}),
     }
     write_stage(root / "evaluation", result, stage="evaluate")
-    exported = {"command": COMMAND, "cost": COST}
+    exported = {"command": COMMAND, "cost": COST, "latencies": LATENCIES}
     write_stage(root / "export", exported, stage="export")
 
 
@@ -369,6 +373,8 @@ def test_page_holds_the_figures_of_the_run(page):
         "halves of 750",
         "486,244,480",
         "83.6 MB",
+        "3.1 ms, from 2.7 to 12.2",
+        "1,234.6 ms, from 1,000.0 to 2,000.0",
         "0.4914, 0.4822, 0.4465",
     ):
         assert figure in page.text, figure
@@ -593,6 +599,12 @@ def change(file, field, value):
             "3 numbers",
         ),
         ("data/lineage.json", ["packages"], [], "`packages`"),
+        (
+            "export/result.json",
+            ["latencies", 1, "median"],
+            "fast",
+            "`latencies[1].median`",
+        ),
         (
             "export/result.json",
             ["cost", "multiply_adds"],

@@ -296,6 +296,9 @@ def test_result_describes_the_export(exported, network):
     assert result["image_shape"] == list(SHAPE)
     assert result["largest_difference"] <= TOLERANCE
     assert result["cost"] == cost.count(network)
+    assert [times["batch"] for times in result["latencies"]] == [1, 32]
+    for times in result["latencies"]:
+        assert 0 < times["least"] <= times["median"] <= times["most"]
     assert {path.name for path in folder.iterdir()} == {
         *("model", "classify.py", "result.json", "identity.json", ".lock")
     }

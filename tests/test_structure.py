@@ -16,13 +16,15 @@ HOMES = {
     LIBRARY: ROOT / LIBRARY,
 }
 
-FOUNDATIONS = {"errors"}
+FOUNDATIONS = {"durations", "errors", "memory"}
 MIDDLE = {"data", "space", "engine"} | FOUNDATIONS
 # What a package or module may import of the project, itself aside.
 ALLOWED = {
     "": set(),
     "catalogue": {"engine", "errors", "space"},
+    "durations": set(),
     "errors": set(),
+    "memory": {"errors"},
     "startup": set(),
     "configs": set(),
     "data": FOUNDATIONS,
@@ -36,8 +38,15 @@ ALLOWED = {
     "settings": {"errors", "space"},
     "layout": {"errors", "engine", "settings"},
     "lineage": {"errors", "engine"},
-    "doctor": {"engine", "lineage", "search", "settings", "startup"},
-    "summary": {"errors", "engine", "layout", "settings"},
+    "doctor": {
+        "engine",
+        "lineage",
+        "memory",
+        "search",
+        "settings",
+        "startup",
+    },
+    "summary": {"durations", "errors", "engine", "layout", "settings"},
 }
 RUNNERS = set(ALLOWED) - {"configs"}
 ALLOWED["pipeline"] = RUNNERS

@@ -51,6 +51,7 @@ class Source:
         revision: Changes when the source's images may have changed.
         read: Maps "train" or "test" to its examples, in any order: pixels of
             the configured size, or files as they are.
+        count: Maps "train" or "test" to how many they are, about.
         published: Mean and deviation that published results were normalised
             by, for images in their original size and colours.
     """
@@ -59,6 +60,7 @@ class Source:
     class_names: tuple[str, ...]
     revision: str
     read: Callable[[str], Iterator[Example]]
+    count: Callable[[str], int]
     published: statistics.Statistics | None = None
 
 
@@ -123,6 +125,7 @@ def _open_sample(settings) -> Source:
         sheets.CLASS_NAMES,
         sheets.revision(),
         read,
+        lambda split: len(sheets.read(split)),
         published=_published("cifar10", settings),
     )
 
@@ -144,8 +147,11 @@ def _open_folder(settings) -> Source:
                 image = _read_file(path, settings)
                 yield Example(_key_of(path, root), image, label)
 
+    def count(split):
+        return sum(map(len, files[split].values()))
+
     class_names = tuple(files["train"])
-    return Source(root.resolve().name, class_names, revision, read)
+    return Source(root.resolve().name, class_names, revision, read, count)
 
 
 def _key_of(path, root) -> str:
@@ -198,6 +204,13 @@ def _divide_folder(root, test_fraction) -> dict[str, dict[str, list]]:
         for path in paths:
             held_out = is_held_out(_key_of(path, root), fraction=test_fraction)
             divided[held_out].append(path)
+        if not files["train"][name]:
+            raise UsageError(
+                f"Expected images of every class to train on. Received: none "
+                f"of {root / name}, all of whose {len(paths)} became test "
+                "images. Add some, lower config.data.test_fraction, or make "
+                "train/ and test/"
+            )
     return files
 
 
@@ -305,11 +318,22 @@ def _open_tensorflow_dataset(settings) -> Source:
                     image = _fit(image, settings)
                 yield Example(key, image, int(example["label"]))
 
+    def count(split):
+        splits = _prepared_splits(tfds, builder)
+        test = _TEST_SPLITS.get(builder.name, "test")
+        if test in splits:
+            name = test if split == "test" else "train"
+            return builder.info.splits[name].num_examples
+        held_out = settings.test_fraction
+        share = held_out if split == "test" else 1 - held_out
+        return round(share * builder.info.splits["train"].num_examples)
+
     return Source(
         builder.name,
         class_names,
         builder.info.full_name,
         read,
+        count,
         published=_published(builder.name, settings),
     )
 

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -21,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from att_darts_tf import durations, memory
 from att_darts_tf.data import (
     datasets,
     images,
@@ -40,6 +42,9 @@ DECISIVE = (
     "test_fraction",
     "augmentation",
 )
+# Python with TensorFlow, and what a record holds beside its pixels, twice
+# while it is put in order.
+_PROGRAM_GB, _RECORD_BYTES = 0.65, 400
 # Images between two lines of progress.
 _PROGRESS = 10_000
 # Files decoded at once.
@@ -91,6 +96,7 @@ def run_prepare(
     if finished is not None:
         return finished
     _begin(folder)
+    source = _foretold(source, config.data)
     keep = _keep_files if datasets.keeps_files(config.data) else _keep_pixels
     splits, written = keep(folder, source, config.data)
     description = describe(source, asked, splits, written)
@@ -218,6 +224,32 @@ def describe(
         },
         "source": asked,
     }
+
+
+def _foretold(source, settings) -> datasets.Source:
+    """Says how much a preparation takes; returns the source to read from."""
+    images_left = source.count("train") + source.count("test")
+    needed = _PROGRAM_GB
+    if not datasets.keeps_files(settings):
+        numbers = math.prod(settings.image_size) * (settings.channels or 3)
+        needed += images_left * (numbers + _RECORD_BYTES) / 1e9
+    told = memory.compare(
+        needed,
+        what="a preparation",
+        remedy=lambda free: "lower config.data.image_size, or keep files with "
+        "config.data.augmentation=resized_crop",
+    )
+    print(f"prepare: {told}", flush=True)
+    forecast = durations.Forecast(
+        "prepare", steps=images_left, unit="images"
+    )
+
+    def read(split):
+        for example in source.read(split):
+            yield example
+            forecast.step()
+
+    return dataclasses.replace(source, read=read)
 
 
 def _keep_pixels(folder, source, settings):

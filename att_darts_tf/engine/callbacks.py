@@ -13,8 +13,9 @@ import time
 import keras
 import tensorflow as tf
 
+from att_darts_tf import durations
+from att_darts_tf.durations import duration
 from att_darts_tf.engine import devices
-from att_darts_tf.engine.durations import duration
 from att_darts_tf.engine.writing import writing
 from att_darts_tf.errors import UsageError
 
@@ -172,6 +173,42 @@ class Progress(keras.callbacks.Callback):
 
     def _stream(self):
         return self.stream or sys.stdout
+
+
+class Forecast(keras.callbacks.Callback):
+    """Says after some steps how long the whole training is going to take.
+
+    Args:
+        label: String. As in `Progress`.
+        alike: Integer. Trainings of as many steps that come after it.
+        show: As in `durations.Forecast`.
+    """
+
+    def __init__(self, label, alike=0, show=None):
+        super().__init__()
+        self.label = label
+        self.alike = alike
+        self.show = show
+        self.epoch = 0
+        self.forecast = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.forecast is None:
+            steps, epochs = self.params["steps"], self.params["epochs"]
+            self.forecast = durations.Forecast(
+                self.label,
+                steps=(epochs - self.epoch) * steps - batch,
+                unit="steps",
+                alike=self.alike,
+                whole=epochs * steps,
+                show=self.show,
+            )
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.forecast.step()
 
 
 class TensorBoard(keras.callbacks.Callback):

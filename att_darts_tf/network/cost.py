@@ -176,7 +176,7 @@ def _original(tensor):
 
 
 def latencies(network):
-    """Yields the time of inference for each of `LATENCY_BATCHES`.
+    """Returns the time of inference for each of `LATENCY_BATCHES`.
 
     Args:
         network: A built `Classifier`.
@@ -192,8 +192,18 @@ def latencies(network):
     def infer(images):
         return network(images, training=False)
 
+    return latencies_of(infer, pixels)
+
+
+def latencies_of(infer, pixels):
+    """Does the same for a function.
+
+    Args:
+        infer: Maps images to a tensor.
+        pixels: `tf.TensorSpec` of images, the first axis aside.
+    """
     for batch in LATENCY_BATCHES:
-        images = tf.zeros((batch, *network.image_shape), pixels.dtype)
+        images = tf.zeros((batch, *pixels.shape[1:]), pixels.dtype)
         infer(images).numpy()
         milliseconds = []
         while len(milliseconds) < RUNS and (

@@ -4,15 +4,18 @@ import math
 import os
 import pathlib
 import statistics
+from collections.abc import Callable
 from typing import NamedTuple
 
 import ml_collections
 import numpy as np
 import tensorflow as tf
 
+from att_darts_tf import durations
 from att_darts_tf.data import input_pipeline, prepared, preprocess
 from att_darts_tf.engine import devices, losses, training, workdir
 from att_darts_tf.errors import UsageError
+from att_darts_tf.network import memory
 from att_darts_tf.network import network as network_module
 from att_darts_tf.network.classifier import Classifier
 
@@ -42,6 +45,7 @@ def judge(
     split: prepared.Split | prepared.EncodedSplit,
     preprocessing: preprocess.Preprocessing,
     strategy: devices.Strategy,
+    after_batch: Callable[[], None] = lambda: None,
 ) -> Judgement:
     """Judges a network on unaugmented images.
 
@@ -50,6 +54,7 @@ def judge(
         split: The images to judge on.
         preprocessing: Of these images.
         strategy: Its replicas share the images.
+        after_batch: Called after every batch.
     """
     replicas = devices.replicas(strategy)
     batches = input_pipeline.evaluation_batches(
@@ -76,6 +81,7 @@ def judge(
                     best_5 += int(np.sum(ranks < 5))
                     mean = losses.cross_entropy(labels, logits)
                     loss += len(ranks) * float(mean)
+            after_batch()
     return Judgement(
         accuracy=best / len(split),
         loss=loss / len(split),
@@ -150,17 +156,28 @@ def run_evaluation(
             return result
         devices.configure(config)
         split = data.split("test")
+        forecast = durations.Forecast(
+            "evaluation",
+            steps=math.ceil(len(split) / BATCH_SIZE),
+            unit="batches",
+            alike=len(files) - 1,
+        )
         judged = []
         for file in files:
             with strategy.scope():
                 network = network_module.load(file)
             check_fits(network, data=data, file=file)
+            if file is files[0]:
+                images = min(BATCH_SIZE, len(split))
+                told = memory.check_inference(network, images)
+                print(f"evaluation: {told}", flush=True)
             judged.append(
                 judge(
                     network,
                     split=split,
                     preprocessing=preprocess.of(config.data, data),
                     strategy=strategy,
+                    after_batch=forecast.step,
                 )
             )
         result = {

@@ -74,6 +74,7 @@ def run_selection(
                 genotype=genotype,
                 output_dir=folder.path / f"candidate-{i}",
                 label=f"selection, candidate {i + 1} of {len(cells)}",
+                alike=len(cells) - i - 1,
             )
             candidates.append(
                 {"genotype_file": str(file), "seed": seed, **judged}
@@ -173,6 +174,7 @@ def run_training(
             seed=seed,
             folder=folder.path,
             label=f"training, seed {seed}",
+            alike=max(config.repeats - 1 - seed, 0),
             pretrained=pretrained,
             frozen=config.network.frozen,
         )
@@ -193,7 +195,7 @@ def run_training(
 
 
 def _judge_candidate(
-    config, *, data, genotype, output_dir: pathlib.Path, label
+    config, *, data, genotype, output_dir: pathlib.Path, label, alike
 ) -> dict:
     identity = _identity(
         config,
@@ -215,6 +217,7 @@ def _judge_candidate(
             seed=_SELECTION_SEED,
             folder=folder.path,
             label=label,
+            alike=alike,
         )
         split = data.split("architecture")
         judged = evaluate.judge(

@@ -7,6 +7,7 @@ import ml_collections
 
 from att_darts_tf.data import input_pipeline, prepared, preprocess
 from att_darts_tf.engine import callbacks, devices, optimizers, training
+from att_darts_tf.network import memory
 from att_darts_tf.network import network as network_module
 from att_darts_tf.network.classifier import Classifier
 from att_darts_tf.space.genotype import Genotype
@@ -66,6 +67,7 @@ def train(
     seed: int,
     folder: pathlib.Path,
     label: str,
+    alike: int = 0,
     pretrained: str = "",
     frozen: bool = False,
 ) -> tuple[Classifier, list[dict]]:
@@ -80,6 +82,7 @@ def train(
         seed: Of initial weights, order, augmentation and drop path.
         folder: Path of checkpoints and records.
         label: What progress calls the training.
+        alike: How many trainings of the same length come after it.
         pretrained: Path of a trained network whose weights, but for the
             classifiers, the training begins with; "" for random ones.
         frozen: Whether the classifier alone is trained.
@@ -90,12 +93,16 @@ def train(
     strategy = devices.strategy(config)
     replicas = devices.replicas(strategy)
     devices.configure(config)
+    steps = input_pipeline.steps_per_epoch(
+        len(split), recipe.batch_size, replicas=replicas[-1]
+    )
     preprocessing = preprocess.of(config.data, data, cutout=recipe.cutout)
     keras.utils.set_random_seed(seed)
     with strategy.scope():
         network = make_network(
             config, recipe, data=data, genotype=genotype, frozen=frozen
         )
+    print(f"{label}: {memory.check(network, recipe.batch_size)}", flush=True)
     if pretrained:
         network.take_weights(network_module.load(pretrained))
 
@@ -127,15 +134,14 @@ def train(
         strategy=strategy,
         dataset_for=dataset_for,
         epochs=recipe.epochs,
-        steps_per_epoch=input_pipeline.steps_per_epoch(
-            len(split), recipe.batch_size, replicas=replicas[-1]
-        ),
+        steps_per_epoch=steps,
         folder=folder,
         checkpoint_steps=config.engine.checkpoint_steps,
         callbacks=[
             callbacks.RateSchedule(rate),
             DropPathSchedule(),
             callbacks.Progress(label),
+            callbacks.Forecast(label, alike),
             callbacks.TensorBoard(folder / "tensorboard"),
         ],
     )

@@ -5,14 +5,11 @@ Nothing here imports TensorFlow. The figures are of TensorFlow 2.21 on a CPU;
 """
 
 import collections
-import glob
-import pathlib
-import resource
 from typing import NamedTuple
 
 import ml_collections
 
-from att_darts_tf.errors import UsageError
+from att_darts_tf import memory
 from att_darts_tf.space import search_space
 
 # Maps of an edge that a candidate keeps for its gradient, counted in the
@@ -38,13 +35,6 @@ _AGAIN = {"first": 2.0, "finite_difference": 2.0, "exact": 12.0}
 _PROGRAM_GB = 0.65
 _GRAPH_GB = (0.0076, 0.019)
 _GRAPHS = {"first": 1.0, "finite_difference": 1.05, "exact": 2.1}
-# Files of a control group: its limit, its use, and what of that is a cache.
-_VERSION_1 = (
-    "memory.limit_in_bytes",
-    "memory.usage_in_bytes",
-    "total_inactive_file",
-)
-_VERSION_2 = ("memory.max", "memory.current", "inactive_file")
 _NUMBER_GB = {"float32": 4e-9, "mixed_bfloat16": 2e-9}
 
 
@@ -92,16 +82,16 @@ def check(config: ml_collections.ConfigDict) -> str:
     Raises:
         UsageError: If it is more than is free, with what to lower.
     """
-    needed, free = estimate(config), available()
-    about = f"about {needed:.1f} GB of memory"
-    if glob.glob("/dev/nvidia[0-9]*"):
-        return f"takes {about} on a CPU; that of a GPU is not looked at"
-    if free is None:
-        return f"takes {about}; what is free is unknown here"
-    if needed <= free:
-        return f"takes {about} of {free:.1f} GB free"
+    return memory.compare(
+        estimate(config),
+        what="a search",
+        remedy=lambda free: " or ".join(_remedies(config, free)),
+    )
+
+
+def _remedies(config, free):
+    """Yields what makes a search fit, as told in the imperative."""
     part = max(2, config.search.batch_size // 4)
-    remedies = []
     for changes in (
         {"recompute": "all"},
         {"microbatch": part},
@@ -111,62 +101,11 @@ def check(config: ml_collections.ConfigDict) -> str:
         other.search.update(changes)
         if estimate(other) <= free:
             given = [f"--config.search.{k}={v}" for k, v in changes.items()]
-            remedies.append(
-                f"give {' '.join(given)} ({estimate(other):.1f} GB)"
-            )
-    remedies.append(
+            yield f"give {' '.join(given)} ({estimate(other):.1f} GB)"
+    yield (
         "lower config.search.batch_size, config.search.channels or "
         "config.search.cells"
     )
-    raise UsageError(
-        f"Expected a search that fits the {free:.1f} GB of memory that are "
-        f"free. Received: one that takes {about}. To fit it, "
-        + " or ".join(remedies)
-    )
-
-
-def available() -> float | None:
-    """Returns what this process may take in all, in GB, or `None` if unknown.
-
-    Linux: what it has, and what the machine has left or the control groups of
-    the process leave it, whichever is least.
-    """
-    try:
-        lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
-    except FileNotFoundError:
-        return None
-    values = dict(line.split(":") for line in lines)
-    free = [1024 * int(values["MemAvailable"].split()[0])]
-    free += _left_by_control_groups()
-    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
-    return (min(free) + pages * resource.getpagesize()) / 1e9
-
-
-def _left_by_control_groups():
-    """Yields what each group above this process may still take, in bytes."""
-    for line in pathlib.Path("/proc/self/cgroup").read_text().splitlines():
-        _, controllers, group = line.split(":", 2)
-        if controllers == "memory":
-            root, names = "/sys/fs/cgroup/memory", _VERSION_1
-        elif not controllers:
-            root, names = "/sys/fs/cgroup", _VERSION_2
-        else:
-            continue
-        path = pathlib.PurePosixPath(group)
-        for each in (path, *path.parents):
-            # A container may see its own group as the root.
-            folder = root + str(each).rstrip("/")
-            limit, usage, cached = names
-            if not pathlib.Path(f"{folder}/{limit}").exists():
-                continue
-            most = pathlib.Path(f"{folder}/{limit}").read_text().strip()
-            if most == "max":
-                continue
-            used = int(pathlib.Path(f"{folder}/{usage}").read_text())
-            statistics = pathlib.Path(f"{folder}/memory.stat").read_text()
-            counts = dict(line.split() for line in statistics.splitlines())
-            # Files that are cached make room when it is needed.
-            yield int(most) - used + int(counts.get(cached, 0))
 
 
 class _Kind(NamedTuple):

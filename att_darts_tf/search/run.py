@@ -151,12 +151,18 @@ def train(
             ),
             ArchitectureRecord(folder),
             callbacks.Progress(label),
+            callbacks.Forecast(label, _searches_after(seed, recipe.seeds)),
             callbacks.TensorBoard(
                 folder / "tensorboard", images=lambda epoch: pictures(search)
             ),
         ],
     )
     return search, history
+
+
+def _searches_after(seed, seeds):
+    """Returns how many seeds come after one that may be among them."""
+    return len(seeds) - 1 - seeds.index(seed) if seed in seeds else 0
 
 
 def make_search(

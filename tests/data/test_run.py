@@ -1,6 +1,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -59,6 +60,37 @@ def test_published_statistics_are_for_the_original_images_only(
     assert result["normalisation"] == "training images"
     np.testing.assert_allclose(result["mean"], train.mean((0, 1, 2)))
     np.testing.assert_allclose(result["std"], train.std((0, 1, 2)))
+
+
+def test_time_and_memory_are_told_before_images_are_read(tmp_path, capsys):
+    config = toy.config("sample", image_size=(32, 32))
+    run.run_prepare(config, output_dir=tmp_path)
+    memory, time, *_ = capsys.readouterr().out.splitlines()
+    assert memory.startswith("prepare: takes about 0.7 GB of memory of")
+    assert re.fullmatch(
+        r"prepare: takes about \d+ s, by \d+ of 2,000 images", time
+    )
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "expected"), [("resized_crop", 0.7), ("padded_crop", 2.8)]
+)
+def test_pixels_take_memory_and_files_do_not(
+    tmp_path, monkeypatch, capsys, augmentation, expected
+):
+    class Read(Exception):
+        pass
+
+    def read(split):
+        raise Read
+
+    # 2,000 images of 1.08 million numbers.
+    source = datasets.Source("large", ("a",), "1", read, lambda split: 1000)
+    monkeypatch.setattr(datasets, "open_source", lambda _: source)
+    config = toy.config(image_size=(600, 600), augmentation=augmentation)
+    with pytest.raises(Read):
+        run.run_prepare(config, output_dir=tmp_path)
+    assert f"takes about {expected} GB" in capsys.readouterr().out
 
 
 def test_a_folder_named_like_a_published_dataset_has_its_own_statistics(
@@ -240,12 +272,19 @@ run.run_prepare(toy.config(sys.argv[1]), output_dir=sys.argv[2])
 
 
 class TestRefusals:
-    def test_fewer_than_two_training_images(self, tmp_path):
-        toy.write_folder(tmp_path / "images", count=1)
-        config = toy.config(tmp_path / "images", test_fraction=1 - 1e-9)
-        message = refusal(config, tmp_path / "data")
+    def test_fewer_than_two_training_images(self, tmp_path, monkeypatch):
+        example = datasets.Example("key", toy.images(1)[0], 0)
+        source = datasets.Source(
+            "few",
+            ("a", "b"),
+            "1",
+            lambda split: iter([example]),
+            lambda split: 1,
+        )
+        monkeypatch.setattr(datasets, "open_source", lambda _: source)
+        message = refusal(toy.config(), tmp_path / "data")
         assert "at least 2 images in the train split" in message
-        assert "Received: 0" in message
+        assert "Received: 1" in message
 
     def test_an_empty_test_split(self, tmp_path):
         toy.write_folder(tmp_path / "images")
@@ -272,7 +311,11 @@ class TestRefusals:
     def test_a_label_that_is_no_class(self, tmp_path, monkeypatch):
         example = datasets.Example("key", toy.images(1)[0], -1)
         source = datasets.Source(
-            "unlabelled", ("a", "b"), "1", lambda split: iter([example])
+            "unlabelled",
+            ("a", "b"),
+            "1",
+            lambda split: iter([example]),
+            lambda split: 1,
         )
         monkeypatch.setattr(datasets, "open_source", lambda _: source)
         message = refusal(toy.config(), tmp_path)
@@ -299,7 +342,11 @@ class TestRefusals:
 def test_two_images_of_one_key_are_a_defect_of_the_source():
     example = datasets.Example("key", toy.images(1)[0], 0)
     source = datasets.Source(
-        "double", ("a",), "1", lambda split: iter([example, example])
+        "double",
+        ("a",),
+        "1",
+        lambda split: iter([example, example]),
+        lambda split: 2,
     )
     with pytest.raises(ValueError, match="1 keys of 2 images"):
         run.collect(source, "train", least=1)

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from att_darts_tf.engine import callbacks, durations
+from att_darts_tf import durations
+from att_darts_tf.engine import callbacks
 from att_darts_tf.errors import UsageError
 from tests.engine import toy
 
@@ -39,6 +40,7 @@ def run(progress, *, epochs=2, steps=4, first=(0, 0)):
         progress.on_epoch_begin(epoch)
         begin = first[1] if epoch == first[0] else 0
         for batch in range(begin, steps):
+            progress.on_train_batch_begin(batch)
             progress.on_train_batch_end(batch, logs)
         progress.on_epoch_end(epoch, logs)
 
@@ -84,19 +86,15 @@ def test_progress_counts_from_where_a_resume_began():
     assert steps == ["step 3/4", "step 4/4", "step 4/4"]
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.4, "0 s"),
-        (59.4, "59 s"),
-        (59.6, "1 min 00 s"),
-        (3599, "59 min 59 s"),
-        (3600, "1 h 00 min"),
-        (90061, "25 h 01 min"),
-    ],
-)
-def test_durations_read_as_people_say_them(seconds, text):
-    assert durations.duration(seconds) == text
+def test_a_forecast_is_of_the_steps_that_are_left(monkeypatch):
+    monkeypatch.setattr(durations, "time", Clock())
+    lines = []
+    forecast = callbacks.Forecast("search", alike=1, show=lines.append)
+    run(forecast, epochs=3, steps=4, first=(1, 2))
+    # Steps of a second each, 6 of 12 to go.
+    assert lines == [
+        "search: takes about 6 s, 18 s with 1 more, by 3 of 6 steps"
+    ]
 
 
 def test_events_hold_every_figure_and_the_pictures(tmp_path):

@@ -97,6 +97,19 @@ def test_training_reports_what_it_did(trained):
     assert result["seconds"] > 0
 
 
+def test_a_batch_of_more_than_all_images_is_refused(data_dir, tmp_path):
+    settings = toy.config()
+    settings.network.batch_size = 10**7
+    with pytest.raises(UsageError, match="48 images. Lower the batch_size"):
+        run.run_training(
+            settings,
+            data_dir=data_dir,
+            genotype="darts_v2",
+            output_dir=tmp_path,
+            seed=0,
+        )
+
+
 def test_training_follows_the_schedules_of_the_recipe(trained):
     folder, _ = trained
     rates = [epoch["learning_rate"] for epoch in epochs_of(folder)]

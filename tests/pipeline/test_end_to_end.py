@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shlex
 import signal
 import subprocess
@@ -118,11 +119,9 @@ def interrupted(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def by_stages(tmp_path_factory):
-    """The same run, stage by stage and in peace."""
+    """The same run, stage by stage and in peace; and what each printed."""
     folder = tmp_path_factory.mktemp("runs") / "by-stages"
-    for stage in STAGES:
-        run(stage, folder)
-    return folder
+    return folder, {stage: run(stage, folder) for stage in STAGES}
 
 
 @pytest.mark.slow
@@ -131,10 +130,36 @@ class TestRun:
         self, interrupted, by_stages
     ):
         folder, _ = interrupted
-        expected = figures(by_stages)
+        expected = figures(by_stages[0])
         assert figures(folder) == expected
         assert "search/seed-5/genotype.json" in expected
         assert "evaluation/result.json" in expected
+
+    def test_stages_say_what_they_take_before_and_after(
+        self, interrupted, by_stages
+    ):
+        _, of_pipeline = interrupted
+        _, outputs = by_stages
+        memory = r"takes about \d+\.\d GB of memory of \d+\.\d GB free"
+        time_of = r"takes about \d+ (?:s|min)"
+        labels = {
+            "prepare": ("prepare",),
+            "search": ("search, seed 3", "search, seed 5"),
+            "select": (
+                "selection, candidate 1 of 2",
+                "selection, candidate 2 of 2",
+            ),
+            "train": ("training, seed 0", "training, seed 1"),
+            "evaluate": ("evaluation",),
+        }
+        for stage, output in outputs.items():
+            for label in labels[stage]:
+                assert re.search(f"^{label}: {memory}$", output, re.M), output
+                assert re.search(f"^{label}: {time_of}", output, re.M), output
+            assert re.search(f"^{stage} took .* GB of memory$", output, re.M)
+        assert re.search(f"export: {memory}\n +export: {time_of}", of_pipeline)
+        # Of each task that ended, those that were killed aside.
+        assert of_pipeline.count("the task took") >= 5
 
     def test_same_command_again_is_quick_and_does_nothing(self, interrupted):
         folder, first = interrupted

@@ -4,6 +4,7 @@ import types
 
 import pytest
 
+from att_darts_tf import memory as machine_memory
 from att_darts_tf import settings
 from att_darts_tf.configs import base
 from att_darts_tf.errors import UsageError
@@ -74,47 +75,20 @@ def test_what_lowers_memory_lowers_the_estimate(changes):
     assert memory.estimate(config) < 0.95 * before
 
 
-def globs(*files):
-    return types.SimpleNamespace(glob=lambda pattern: list(files))
-
-
 @pytest.fixture
-def machine(monkeypatch):
-    """Replaces what the machine says by files; returns them by path."""
-    files = {
-        "/proc/meminfo": "MemTotal: 9000000 kB\nMemAvailable: 8000000 kB\n",
-        "/proc/self/statm": "0 0 0",
-        "/proc/self/cgroup": "2:cpu:/x\n0::/\n",
-    }
-
-    class Files(pathlib.PosixPath):
-        def read_text(self, *options):
-            if str(self) not in files:
-                raise FileNotFoundError(str(self))
-            return files[str(self)]
-
-        def exists(self):
-            return str(self) in files
-
-    # Names of the module alone: pytest reads files too.
-    paths = types.SimpleNamespace(
-        Path=Files, PurePosixPath=pathlib.PurePosixPath
-    )
-    monkeypatch.setattr(memory, "pathlib", paths)
-    monkeypatch.setattr(memory, "glob", globs())
-    monkeypatch.setattr(
-        memory, "resource", types.SimpleNamespace(getpagesize=lambda: 4096)
-    )
-    return files
+def no_gpu(monkeypatch):
+    nothing = types.SimpleNamespace(glob=lambda pattern: [])
+    monkeypatch.setattr(machine_memory, "glob", nothing)
 
 
+@pytest.mark.usefixtures("no_gpu")
 @pytest.mark.parametrize("free", [7.0, 4.5])
 def test_more_than_is_free_is_refused_before_anything_is_made(
-    monkeypatch, machine, free
+    monkeypatch, free
 ):
     config = base.get_config()
     config.search.recompute = "none"
-    monkeypatch.setattr(memory, "available", lambda: free)
+    monkeypatch.setattr(machine_memory, "available", lambda: free)
     with pytest.raises(UsageError) as refusal:
         run.train(config, data=None, seed=0, folder=None)
     message = str(refusal.value)
@@ -133,56 +107,7 @@ def test_more_than_is_free_is_refused_before_anything_is_made(
         assert (f" give {given} (" in message) == fits
 
 
-def test_what_fits_is_told(monkeypatch, machine):
-    monkeypatch.setattr(memory, "available", lambda: 500.0)
+@pytest.mark.usefixtures("no_gpu")
+def test_what_fits_is_told(monkeypatch):
+    monkeypatch.setattr(machine_memory, "available", lambda: 500.0)
     assert "of 500.0 GB free" in memory.check(base.get_config())
-
-
-def test_memory_of_a_gpu_is_not_that_of_the_machine(monkeypatch, machine):
-    monkeypatch.setattr(memory, "available", lambda: 0.1)
-    monkeypatch.setattr(memory, "glob", globs("/dev/nvidia0"))
-    assert "not looked at" in memory.check(base.get_config())
-
-
-def test_a_machine_that_does_not_tell_refuses_nothing(machine):
-    machine.clear()
-    assert memory.available() is None
-    assert "unknown" in memory.check(base.get_config())
-
-
-def test_free_memory_counts_what_this_process_has(machine):
-    assert memory.available() == pytest.approx(8.192)
-    machine["/proc/self/statm"] = "9 250000 1"
-    assert memory.available() == pytest.approx(8.192 + 1.024)
-
-
-@pytest.mark.parametrize(
-    ("group", "folder", "names"),
-    [
-        (
-            "0::/job/step",
-            "/sys/fs/cgroup/job",
-            ("memory.max", "memory.current", "inactive_file"),
-        ),
-        (
-            "4:memory:/job",
-            "/sys/fs/cgroup/memory",
-            (
-                "memory.limit_in_bytes",
-                "memory.usage_in_bytes",
-                "total_inactive_file",
-            ),
-        ),
-    ],
-)
-def test_control_groups_above_the_process_leave_less(
-    machine, group, folder, names
-):
-    limit, usage, cached = names
-    machine["/proc/self/cgroup"] = f"2:cpu:/x\n{group}\n"
-    machine[f"{folder}/{limit}"] = "3000000000\n"
-    machine[f"{folder}/{usage}"] = "1500000000\n"
-    machine[f"{folder}/memory.stat"] = f"anon 5\n{cached} 500000000\n"
-    assert memory.available() == pytest.approx(2.0)
-    machine[f"{folder}/{limit}"] = "max\n"
-    assert memory.available() == pytest.approx(8.192)
