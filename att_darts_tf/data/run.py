@@ -260,15 +260,13 @@ def _keep_files(folder, source, settings):
 def _inspect(example, *, settings, count):
     """Decodes a file; returns its channels and, if asked for, its sums."""
     key, contents, _ = example
-    image = None
-    if images.is_readable(contents):
-        with contextlib.suppress(tf.errors.InvalidArgumentError):
-            image = images.decode(contents, channels=settings.channels).numpy()
-    if image is None:
+    try:
+        image = images.decode(contents, channels=settings.channels).numpy()
+    except tf.errors.InvalidArgumentError as error:
         raise UsageError(
             f"Expected JPEG or PNG images in {settings.name}. Received: {key}, "
-            "which cannot be decoded. Replace or remove it"
-        )
+            f"which {images.reason(error)}. Replace or remove it"
+        ) from error
     return image.shape[-1], statistics.channel_sums(image) if count else None
 
 

@@ -188,10 +188,16 @@ def test_resizing_and_cropping_is_pillow_s(size):
     assert np.abs(difference).max() <= 1
 
 
+def refused(contents, reason):
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        images.decode(contents, channels=0)
+    assert reason in images.reason(caught.value)
+
+
 def test_only_jpeg_and_png_files_are_readable():
     image = toy.photo(size=(4, 5))
-    assert images.is_readable(toy.encode(image))
-    assert images.is_readable(toy.encode(image, "PNG"))
+    for kind in ("JPEG", "PNG"):
+        assert images.decode(toy.encode(image, kind), channels=0).shape[0] == 4
     for kind in ("GIF", "BMP", "TIFF", "WEBP"):
-        assert not images.is_readable(toy.encode(image, kind))
-    assert not images.is_readable(b"")
+        refused(toy.encode(image, kind), "cannot be decoded")
+    refused(b"", "cannot be decoded")

@@ -373,7 +373,7 @@ def test_file_that_is_no_network_is_refused(tmp_path, content):
 def test_model_of_another_kind_is_refused(tmp_path):
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.save(tmp_path / "model.keras")
-    with pytest.raises(UsageError, match="Received: a Sequential"):
+    with pytest.raises(UsageError, match="Received: a 'Sequential'"):
         network_module.load(tmp_path / "model.keras")
 
 
