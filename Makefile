@@ -19,8 +19,8 @@ help:
 	@echo "make test    build the environment, run the tests (WORKERS=$(WORKERS))"
 	@echo "make lint    check style and imports"
 	@echo "make bench   time search steps, a network's steps, its inference and input"
-	@echo "make verify  compare with the authors' numbers, plant defects, and write"
-	@echo "             results/verify.md (REFERENCE=$(REFERENCE)); resumable"
+	@echo "make verify  compare with the authors' numbers, plant defects, feed"
+	@echo "             damaged files, and write results/verify.md (REFERENCE=$(REFERENCE)); resumable"
 	@echo "make env     only build the environment, in $(VENV), from requirements.lock"
 
 env: $(STAMP)

@@ -95,7 +95,12 @@ def _logged(folders: Layout) -> Iterator[None]:
     """Sends the runner's lines through a `Console` and into a log."""
     root = logging.getLogger()
     level, handlers = root.level, root.handlers[:]
-    with open(folders.pipeline / "log.txt", "a", encoding="utf-8") as log:
+    with open(
+        folders.pipeline / "log.txt",
+        "a",
+        encoding="utf-8",
+        opener=workdir.open_itself,
+    ) as log:
         stream = console.Console(sys.stdout, log)
         # The runner says that it has hit its cache through the root logger,
         # which it sets up itself around everything else.

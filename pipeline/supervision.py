@@ -33,7 +33,7 @@ def supervise(folder: pathlib.Path) -> Iterator[None]:
             caller holds the work directory for itself.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / _ALIVE, "a") as alive:
+    with open(folder / _ALIVE, "a", opener=workdir.open_itself) as alive:
         # Tasks of a killed run may be about to end; this waits for them.
         fcntl.flock(alive, fcntl.LOCK_EX)
         identifier = uuid.uuid4().hex
@@ -76,7 +76,9 @@ def end_with_supervisor(folder: pathlib.Path) -> None:
 
 def hand_over(error: UsageError, folder: pathlib.Path) -> None:
     """Leaves a mistake of the user's for the supervisor."""
-    workdir.write_atomically(folder / _MISTAKE, str(error))
+    # A name of a file need not be text.
+    text = str(error).encode("utf-8", "backslashreplace")
+    workdir.write_atomically(folder / _MISTAKE, text)
 
 
 def mistake(folder: pathlib.Path) -> UsageError | None:

@@ -2,10 +2,11 @@
 
     python -m tests.verify [FOLDER]
 
-Compares with every file of the authors' numbers in FOLDER and plants every
-defect. Each step's outcome is kept in `runs/verify/` until a source or the
-file changes, so a stopped run goes on where it was. Writes the table
-`results/verify.md`, and ends with status 1 if a step fails.
+Compares with every file of the authors' numbers in FOLDER, plants every
+defect, and feeds each reader of foreign files 100,000 damaged ones. Each
+step's outcome is kept in `runs/verify/` until a source or the file changes, so
+a stopped run goes on where it was. Writes the table `results/verify.md`, and
+ends with status 1 if a step fails.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import time
 
-from tests import planted
+from tests import fuzz, planted
 
 ROOT = pathlib.Path(__file__).parents[1]
 KEPT = ROOT / "runs" / "verify"
@@ -54,6 +55,8 @@ def steps(folder):
             ("-m", "tests.planted", str(folder), f"--only={defect.name}"),
             tuple(folder / name for name in defect.fixtures),
         )
+    for reader in fuzz.READERS:
+        yield f"damaged files: {reader}", ("-m", "tests.fuzz", reader), ()
 
 
 def outcome(arguments, files, code):

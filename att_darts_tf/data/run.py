@@ -301,14 +301,18 @@ def _begin(folder) -> None:
     """Takes the description away: without it nothing is complete."""
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / prepared.DESCRIPTION).unlink(missing_ok=True)
+        for name in ("{}", ".{}.partial"):
+            path = folder / name.format(prepared.DESCRIPTION)
+            path.unlink(missing_ok=True)
         # Of another number of files, some would stay.
         for split in ("train", "test"):
             name = f"{split}-?????-of-?????.tfrecord"
             for pattern in (name, f".{name}.partial"):
                 for file in folder.glob(pattern):
                     file.unlink()
-            (folder / shards.INDEX_FILE.format(split)).unlink(missing_ok=True)
+            for name in ("{}", ".{}.partial"):
+                index = name.format(shards.INDEX_FILE.format(split))
+                (folder / index).unlink(missing_ok=True)
         for left_over in folder.glob(f"{shards.SORTING}*"):
             shutil.rmtree(left_over)
 

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import os
 import pathlib
 import re
 import time
@@ -150,6 +151,7 @@ class _State:
         self.manager = tf.train.CheckpointManager(
             self.checkpoint, str(folder), max_to_keep=2
         )
+        _check_places(self.manager)
 
     def restore(self):
         """Goes to the last checkpoint that can be read, if there is one."""
@@ -282,6 +284,21 @@ class _Resumer(keras.callbacks.Callback):
             ):
                 variable.assign(value)
         self.pending = False
+
+
+def _check_places(manager):
+    """Refuses checkpoints of elsewhere, which it would read and then delete.
+
+    Their paths stand in the file `checkpoint` beside them.
+    """
+    for path in manager.checkpoints:
+        folder = os.path.dirname(os.path.normpath(path))
+        if folder != os.path.normpath(manager.directory):
+            raise UsageError(
+                f"Expected checkpoints of {manager.directory} alone in its "
+                f"file `checkpoint`. Received: {path}. Remove that file and "
+                "the checkpoints to begin again"
+            )
 
 
 def _values(variables):
