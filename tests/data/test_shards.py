@@ -196,10 +196,11 @@ def test_the_frame_of_a_record_is_that_of_tensorflow(tmp_path):
         np.array([print] * COUNT, object),
         np.zeros(COUNT, np.int64),
         np.zeros((COUNT, 1), shards.INDEX),
+        np.zeros(COUNT, [(name, "<i8") for name in shards.INDEX.names]),
         np.array([(-1, 0, 1, 0, 0)] * COUNT, shards.INDEX),
         np.array([(0, 0, -1, 0, 0)] * COUNT, shards.INDEX),
     ],
-    ids=["pickled", "numbers", "two axes", "another shard", "length"],
+    ids=["pickled", "numbers", "two axes", "wide", "another shard", "length"],
 )
 def test_what_is_no_index_is_refused_unread(tmp_path, array):
     written, _, _ = write(tmp_path)

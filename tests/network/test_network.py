@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 import zipfile
 
 import keras
@@ -430,7 +431,6 @@ def test_no_class_but_those_of_this_project_is_made(tmp_path, place):
         ("[]", zipfile.ZIP_STORED, "no JSON object"),
         ("{}", zipfile.ZIP_STORED, "without cells"),
         ('{"config": {"genotype": 1}}', zipfile.ZIP_STORED, "without cells"),
-        (" " * 10**9, zipfile.ZIP_DEFLATED, "over 1048576 bytes"),
         ("{}", zipfile.ZIP_LZMA, "an unknown compression"),
     ],
 )
@@ -442,6 +442,18 @@ def test_description_of_another_kind_is_refused(
     with pytest.raises(UsageError, match=message) as caught:
         trained.describe(file)
     assert "\n" not in str(caught.value)
+
+
+def test_description_that_expands_takes_no_memory(tmp_path):
+    file = tmp_path / "model.keras"
+    archive(file, " " * 2**25, method=zipfile.ZIP_DEFLATED)
+    assert file.stat().st_size < 2**16
+    tracemalloc.start()
+    with pytest.raises(UsageError, match="over 1048576 bytes"):
+        trained.describe(file)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**23
 
 
 def test_network_is_not_written_in_part(tmp_path, monkeypatch):
