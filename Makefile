@@ -20,8 +20,8 @@ help:
 	@echo "make lint    check style and imports"
 	@echo "make bench   time search steps, a network's steps, its inference and input"
 	@echo "make verify  compare with the authors' numbers, plant defects, stop a run 20"
-	@echo "             times, and write results/verify.md (REFERENCE=$(REFERENCE));"
-	@echo "             resumable"
+	@echo "             times, feed damaged files, and write results/verify.md"
+	@echo "             (REFERENCE=$(REFERENCE)); resumable"
 	@echo "make env     only build the environment, in $(VENV), from requirements.lock"
 
 env: $(STAMP)

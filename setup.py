@@ -70,6 +70,7 @@ setuptools.setup(
         "test": [
             "pytest",
             "pytest-xdist",
+            "hypothesis",
             "ruff",
             "build",
             "nbclient",

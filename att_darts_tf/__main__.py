@@ -476,6 +476,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _main(argv)
     except UsageError as error:
         message = " ".join(str(error).split())
+        # Names of files may hold what moves the cursor of a terminal.
+        message = "".join(
+            each if each.isprintable() else ascii(each)[1:-1]
+            for each in message
+        )
         print(f"{PROGRAM}: {message}", file=sys.stderr)
         return USAGE_STATUS
     except KeyboardInterrupt:

@@ -91,7 +91,7 @@ def main(arguments):
         except tf.errors.InvalidArgumentError:
             status = refuse(
                 f"Expected a JPEG or PNG image. Received: {name}, which "
-                "cannot be decoded. Name another"
+                "cannot be decoded or is too large. Name another"
             )
         else:
             label = answer["label_name"].numpy()[0].decode()

@@ -96,7 +96,8 @@ def _logged(folders: Layout) -> Iterator[None]:
     """Sends the runner's lines through a `Console` and into a log."""
     root = logging.getLogger()
     level, handlers = root.level, root.handlers[:]
-    with open(folders.pipeline / "log.txt", "ab", buffering=0) as file:
+    path = folders.pipeline / "log.txt"
+    with open(path, "ab", buffering=0, opener=workdir.open_itself) as file:
         log = io.TextIOWrapper(file, "utf-8", write_through=True)
         stream = console.Console(sys.stdout, log)
         # The runner says that it has hit its cache through the root logger,

@@ -17,7 +17,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 
-from att_darts_tf.engine import preemption
+from att_darts_tf.engine import preemption, workdir
 from att_darts_tf.errors import UsageError
 
 RUN_VARIABLE = "ATT_DARTS_RUN"
@@ -39,8 +39,8 @@ def supervise(folder: pathlib.Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (
-        open(folder / _ALIVE, "a") as alive,
-        open(folder / _NO_NOTICE, "a") as no_notice,
+        open(folder / _ALIVE, "a", opener=workdir.open_itself) as alive,
+        open(folder / _NO_NOTICE, "a", opener=workdir.open_itself) as no_notice,
     ):
         # Tasks of a killed run may be about to end; this waits for them.
         fcntl.flock(alive, fcntl.LOCK_EX)
@@ -107,9 +107,11 @@ def end_with_supervisor(folder: pathlib.Path) -> None:
 
 def hand_over(error: UsageError, folder: pathlib.Path) -> None:
     """Leaves a mistake of the user's for the supervisor."""
-    message = str(error).encode()[:_MISTAKE_BYTES].ljust(_MISTAKE_BYTES)
+    # A name of a file need not be text.
+    message = str(error).encode("utf-8", "backslashreplace")
+    message = message[:_MISTAKE_BYTES].ljust(_MISTAKE_BYTES)
     # Over the blanks: a new file would have no room on a full disk.
-    file = os.open(folder / _MISTAKE, os.O_WRONLY | os.O_CREAT, 0o666)
+    file = workdir.open_itself(folder / _MISTAKE, os.O_WRONLY | os.O_CREAT)
     with open(file, "wb", buffering=0) as stream:
         stream.write(message)
 

@@ -600,6 +600,19 @@ class TestRuns:
         assert_refused(outcome, "Expected fun. Received: none")
         assert not (folder / "config.json").exists()
 
+    def test_what_would_move_the_cursor_is_written_out(
+        self, folder, monkeypatch
+    ):
+        def refuse(command, folders):
+            raise UsageError("Received: \x1b[2J\x07\udcff \u202ecat.png")
+
+        stage = dataclasses.replace(command_line.STAGES["search"], run=refuse)
+        monkeypatch.setitem(command_line.STAGES, "search", stage)
+        outcome = run("search", "--config=demo", f"--workdir={folder}")
+        assert_refused(
+            outcome, r"Received: \x1b[2J\x07\udcff \u202ecat.png"
+        )
+
     def test_interruption_is_one_line(self, folder, monkeypatch):
         stage = dataclasses.replace(
             command_line.STAGES["search"],

@@ -3,10 +3,10 @@
     python -m tests.verify [FOLDER]
 
 Compares with every file of the authors' numbers in FOLDER, plants every
-defect, and stops a run of the demo twenty times. Each step's outcome is kept
-in `runs/verify/` until a source or the file changes, so a stopped run goes on
-where it was. Writes the table `results/verify.md`, and ends with status 1 if a
-step fails.
+defect, stops a run of the demo twenty times, and feeds each reader of foreign
+files 100,000 damaged ones. Each step's outcome is kept in `runs/verify/` until
+a source or the file changes, so a stopped run goes on where it was. Writes the
+table `results/verify.md`, and ends with status 1 if a step fails.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 
-from tests import planted
+from tests import fuzz, planted
 
 ROOT = pathlib.Path(__file__).parents[1]
 KEPT = ROOT / "runs" / "verify"
@@ -56,6 +56,8 @@ def steps(folder):
             tuple(folder / name for name in defect.fixtures),
         )
     yield "a demo run stopped 20 times", ("-m", "tests.interruptions"), ()
+    for reader in fuzz.READERS:
+        yield f"damaged files: {reader}", ("-m", "tests.fuzz", reader), ()
 
 
 def outcome(arguments, files, code):

@@ -144,7 +144,7 @@ def _open_folder(settings) -> Source:
     def read(split):
         for label, paths in enumerate(files[split].values()):
             for path in paths:
-                image = _read_file(path, settings)
+                image = read_file(path, settings)
                 yield Example(_key_of(path, root), image, label)
 
     def count(split):
@@ -158,9 +158,24 @@ def _key_of(path, root) -> str:
     return path.relative_to(root).as_posix()
 
 
-def _read_file(path, settings) -> np.ndarray | bytes:
+def read_file(
+    path: pathlib.Path, settings: ml_collections.ConfigDict
+) -> np.ndarray | bytes:
+    """Reads an image as `Example` holds it.
+
+    Args:
+        path: Path of a JPEG or PNG file.
+        settings: `config.data`.
+    """
     try:
-        contents = path.read_bytes()
+        # A link may lead to a device, which need not end.
+        if path.exists() and not path.is_file():
+            raise UsageError(
+                f"Expected an image file. Received: {path}, a file of another "
+                "kind. Remove it"
+            )
+        with path.open("rb") as file:
+            contents = file.read(images.MOST_BYTES + 1)
         if keeps_files(settings):
             return contents
         image = images.decode(contents, channels=settings.channels)
@@ -171,8 +186,8 @@ def _read_file(path, settings) -> np.ndarray | bytes:
         ) from error
     except tf.errors.InvalidArgumentError as error:
         raise UsageError(
-            f"Expected a JPEG or PNG image. Received: {path}, which cannot be "
-            "decoded. Replace or remove it"
+            f"Expected a JPEG or PNG image. Received: {path}, which "
+            f"{images.reason(error)}. Replace or remove it"
         ) from error
     return _fit(image, settings)
 

@@ -4,12 +4,26 @@ Everything here can be traced, so a served model reads a file by the very
 operations that prepared its training images.
 """
 
+import re
+
 import tensorflow as tf
 
 from att_darts_tf.errors import UsageError
 
-# How the files begin that everything here can read.
-_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+# How a PNG file begins.
+_PNG = b"\x89PNG\r\n\x1a\n"
+# Of an image. A head of a few bytes may claim any size; this one takes 1 GB at
+# the most while it is decoded and resized. ImageNet's are smaller.
+MOST_PIXELS = 2**26
+# Shapes whose shorter side is resized to some hundreds of pixels.
+_MOST_ELONGATED = 128
+# Of a file. PNG files of so many pixels are shorter.
+MOST_BYTES = 2**28
+# Of a JPEG file, and its passes over all pixels. An ordinary one has ten.
+_MOST_JPEG_BYTES = 2**26
+_MOST_SCANS = 100
+_SCAN = (0xFF, 0xDA)
+_NEITHER = "cannot be decoded as JPEG or PNG"
 
 
 def decode(contents, *, channels):
@@ -23,7 +37,7 @@ def decode(contents, *, channels):
         A `uint8` tensor of shape `(height, width, channels)`.
     """
     image = tf.io.decode_image(
-        contents, channels=channels, expand_animations=False
+        _checked(contents), channels=channels, expand_animations=False
     )
     image.set_shape((None, None, channels or None))
     if channels:
@@ -32,13 +46,14 @@ def decode(contents, *, channels):
     return image[..., : tf.where(tf.shape(image)[-1] < 3, 1, 3)]
 
 
-def is_readable(contents):
-    """Tells whether bytes begin as a JPEG or PNG file does.
+def reason(error):
+    """Says of a file, in a few words, why it was not decoded.
 
     Args:
-        contents: Bytes.
+        error: What `decode` raised.
     """
-    return contents.startswith(_SIGNATURES)
+    found = re.search(r"assertion failed: \[([^\]]+)\]", error.message)
+    return found[1] if found else "cannot be decoded"
 
 
 def size_of(contents):
@@ -54,7 +69,13 @@ def size_of(contents):
     def png():
         # Source: https://www.w3.org/TR/png/, section 11.2.1: after the
         # signature and the chunk's head come width and height.
-        size = tf.strings.substr(contents, 16, 8)
+        head = _where(
+            tf.strings.length(contents) >= 24, contents, _NEITHER
+        )
+        is_png = (tf.strings.substr(head, 0, len(_PNG)) == _PNG) & (
+            tf.strings.substr(head, 12, 4) == "IHDR"
+        )
+        size = tf.strings.substr(_where(is_png, head, _NEITHER), 16, 8)
         width_and_height = tf.io.decode_raw(size, tf.int32, little_endian=False)
         return tf.reverse(width_and_height, (0,))
 
@@ -89,9 +110,55 @@ def decode_window(contents, window, *, channels):
 
     return tf.cond(
         tf.io.is_jpeg(contents),
-        lambda: tf.io.decode_and_crop_jpeg(contents, window, channels=channels),
+        lambda: tf.io.decode_and_crop_jpeg(
+            _checked(contents), window, channels=channels
+        ),
         png,
     )
+
+
+# One call where nothing is traced.
+@tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
+def _checked(contents):
+    """Returns the bytes of a file that takes no more than a bounded effort.
+
+    Any other fails as in a decoder, with an `InvalidArgumentError`, but before
+    memory is set aside for what its head claims.
+    """
+    length = tf.strings.length(contents)
+    is_jpeg = tf.io.is_jpeg(contents)
+    most = tf.where(is_jpeg, _MOST_JPEG_BYTES, MOST_BYTES)
+    contents = _where(length <= most, contents, "has too many bytes")
+    scans = tf.cond(is_jpeg, lambda: _num_scans(contents), lambda: 0)
+    size = tf.cast(size_of(contents), tf.int64)
+    shorter, longer = tf.reduce_min(size), tf.reduce_max(size)
+    contents = _where(
+        (shorter > 0) & (shorter * longer <= MOST_PIXELS),
+        contents,
+        f"has no pixels, or more than {MOST_PIXELS}",
+    )
+    contents = _where(
+        longer <= _MOST_ELONGATED * shorter,
+        contents,
+        f"is over {_MOST_ELONGATED} times longer one way than the other",
+    )
+    return _where(
+        scans <= _MOST_SCANS,
+        contents,
+        f"has more than {_MOST_SCANS} scans",
+    )
+
+
+def _where(condition, value, otherwise):
+    """Returns a value, but fails with a text where a condition is false."""
+    with tf.control_dependencies([tf.debugging.Assert(condition, [otherwise])]):
+        return tf.identity(value)
+
+
+def _num_scans(contents):
+    octets = tf.io.decode_raw(contents, tf.uint8)
+    marker, name = _SCAN
+    return tf.size(tf.where((octets[:-1] == marker) & (octets[1:] == name)))
 
 
 def resize_and_crop(image, *, shorter_side, height, width):
@@ -156,7 +223,6 @@ def resize(images, *, height, width):
 
 
 def _smoothed(images, size):
-    resized = tf.image.resize(
-        tf.cast(images, tf.float32), size, antialias=True
-    )
+    # Of `float32` a large image would take four times the memory.
+    resized = tf.image.resize(images, size, antialias=True)
     return tf.cast(tf.clip_by_value(tf.round(resized), 0.0, 255.0), tf.uint8)

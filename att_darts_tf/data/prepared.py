@@ -4,8 +4,10 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import os
 import pathlib
+import re
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,8 @@ from att_darts_tf.errors import UsageError
 FORMAT = 1
 DESCRIPTION = "dataset.json"
 SPLITS = ("train", "weights", "architecture", "test")
+# Of files beside the description.
+_FILE_NAME = re.compile(r"[\w-][\w.-]*")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -215,7 +219,8 @@ def read_description(folder: pathlib.Path) -> dict[str, Any]:
             f"Expected prepared images in {folder}. Received: {path}: "
             f"{error.strerror}. Run the stage `prepare` first"
         ) from error
-    except ValueError as error:
+    # Deeply nested text overflows Python's stack.
+    except (ValueError, RecursionError) as error:
         raise UsageError(
             f"Expected JSON in {path}. Received: {error}. Remove {folder} and "
             "prepare the images again"
@@ -242,13 +247,22 @@ def check_files(folder: pathlib.Path, description: dict[str, Any]) -> None:
 
 
 def _check_fields(path, description) -> None:
-    channels = (description.get("image_shape") or [0])[-1]
+    shape = description.get("image_shape")
+    channels = shape[-1] if isinstance(shape, list) and shape else 0
     rules = {
         "name": lambda value: isinstance(value, str),
-        "image_shape": lambda value: _is_list(value, int, length=3),
+        "image_shape": lambda value: (
+            _is_list(value, int, length=3) and min(value) > 0
+        ),
         "class_names": lambda value: _is_list(value, str),
-        "mean": lambda value: _is_list(value, float, length=channels),
-        "std": lambda value: _is_list(value, float, length=channels),
+        "mean": lambda value: (
+            _is_list(value, float, length=channels)
+            and all(map(math.isfinite, value))
+        ),
+        "std": lambda value: (
+            _is_list(value, float, length=channels)
+            and all(0 < deviation < math.inf for deviation in value)
+        ),
         "splits": _are_splits,
         "source": lambda value: isinstance(value, dict),
     }
@@ -275,7 +289,9 @@ def _are_splits(value) -> bool:
         and _is_list(value[name].get("files"), dict)
         and value[name]["files"]
         and all(
-            _is_file(file) and type(file.get("examples")) is int
+            _is_file(file)
+            and type(file.get("examples")) is int
+            and file["examples"] > 0
             for file in value[name]["files"]
         )
         and ("index" not in value[name] or _is_file(value[name]["index"]))
@@ -284,9 +300,11 @@ def _are_splits(value) -> bool:
 
 
 def _is_file(value) -> bool:
+    # No other name stays inside of the folder.
     return (
         isinstance(value, dict)
         and isinstance(value.get("name"), str)
+        and _FILE_NAME.fullmatch(value["name"]) is not None
         and isinstance(value.get("sha256"), str)
     )
 

@@ -292,15 +292,13 @@ def _keep_files(folder, source, settings):
 def _inspect(example, *, settings, count):
     """Decodes a file; returns its channels and, if asked for, its sums."""
     key, contents, _ = example
-    image = None
-    if images.is_readable(contents):
-        with contextlib.suppress(tf.errors.InvalidArgumentError):
-            image = images.decode(contents, channels=settings.channels).numpy()
-    if image is None:
+    try:
+        image = images.decode(contents, channels=settings.channels).numpy()
+    except tf.errors.InvalidArgumentError as error:
         raise UsageError(
             f"Expected JPEG or PNG images in {settings.name}. Received: {key}, "
-            "which cannot be decoded. Replace or remove it"
-        )
+            f"which {images.reason(error)}. Replace or remove it"
+        ) from error
     return image.shape[-1], statistics.channel_sums(image) if count else None
 
 
@@ -335,14 +333,18 @@ def _begin(folder) -> None:
     """Takes the description away: without it nothing is complete."""
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / prepared.DESCRIPTION).unlink(missing_ok=True)
+        for name in ("{}", ".{}.partial"):
+            path = folder / name.format(prepared.DESCRIPTION)
+            path.unlink(missing_ok=True)
         # Of another number of files, some would stay.
         for split in ("train", "test"):
             name = f"{split}-?????-of-?????.tfrecord"
             for pattern in (name, f".{name}.partial"):
                 for file in folder.glob(pattern):
                     file.unlink()
-            (folder / shards.INDEX_FILE.format(split)).unlink(missing_ok=True)
+            for name in ("{}", ".{}.partial"):
+                index = name.format(shards.INDEX_FILE.format(split))
+                (folder / index).unlink(missing_ok=True)
         for left_over in folder.glob(f"{shards.SORTING}*"):
             shutil.rmtree(left_over)
 

@@ -209,10 +209,21 @@ def read_index(
         An array of dtype `INDEX`, `(examples,)`.
     """
     records.check(path, sha256)
-    index = np.load(path, allow_pickle=False)
-    counts = np.bincount(index["shard"], minlength=len(files)).tolist()
     expected = [file["examples"] for file in files]
-    if counts != expected:
+    try:
+        # Mapped first: the head of a file may claim any size.
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        if mapped.dtype != INDEX or mapped.ndim != 1:
+            raise ValueError(f"{mapped.dtype} of {mapped.ndim} axes")
+        index = np.array(mapped)
+        counts = np.bincount(index["shard"], minlength=len(files)).tolist()
+    # What is no such file makes numpy raise nearly anything.
+    except Exception as error:
+        raise UsageError(
+            f"Expected an index of images in {path}. Received: "
+            f"{type(error).__name__}. {records.again(path)}"
+        ) from error
+    if counts != expected or index["length"].min() < 0:
         raise UsageError(
             f"Expected {sum(expected)} images in {path}. Received: "
             f"{sum(counts)}, or others. {records.again(path)}"

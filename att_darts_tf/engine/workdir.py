@@ -90,6 +90,23 @@ def telling_of_a_full_disk():
         ) from error
 
 
+def open_itself(path, flags):
+    """Opens a file but no symbolic link, the `opener` of a Python `open`.
+
+    A work directory of somebody else's may hold a link to any file, which
+    would be written to.
+    """
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise UsageError(
+            f"Expected a file, or none yet, at {path}. Received: a symbolic "
+            "link. Remove it"
+        ) from error
+
+
 def write_json(path, payload, *, format):
     """Writes a dictionary as JSON with a format number, atomically."""
     text = json.dumps({"format": format, **payload}, indent=2, allow_nan=False)
@@ -113,7 +130,8 @@ def read_json(path, *, format):
             f"Expected a readable file {path}. Received: {error.strerror}. Run "
             "the stage that writes it, or name another"
         ) from error
-    except ValueError as error:
+    # Deeply nested text overflows Python's stack.
+    except (ValueError, RecursionError) as error:
         raise UsageError(
             f"Expected JSON in {path}. Received: {error}. Remove the file and "
             "run the stage that writes it"

@@ -13,7 +13,13 @@ from att_darts_tf.errors import UsageError
 from att_darts_tf.network.cell import Cell
 from att_darts_tf.network.classifier import Classifier, check_integer
 from att_darts_tf.network.densenet import DenseNet
-from att_darts_tf.space import blocks, published, search_space
+from att_darts_tf.space import (
+    blocks,
+    published,
+    registry,
+    search_space,
+    trained,
+)
 from att_darts_tf.space.genotype import Genotype
 
 # By the stem, the side of the maps that the auxiliary head pools, and the
@@ -466,8 +472,9 @@ def load(path):
         A compiled `Classifier` with its weights and its optimizer's state.
     """
     path = pathlib.Path(path)
+    _check_classes(path, trained.read(path))
     try:
-        network = keras.saving.load_model(path)
+        network = keras.saving.load_model(path, safe_mode=True)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UsageError(
             f"Expected a trained network in {path}. Received: "
@@ -479,6 +486,29 @@ def load(path):
             f"{type(network).__name__}. Name another file"
         )
     return network
+
+
+def _check_classes(path, description):
+    """Refuses a file that names any class but those that `save` writes.
+
+    Keras makes what a description names, and only then can it be looked at.
+    """
+    if isinstance(description, dict):
+        if "class_name" in description:
+            name, own = (
+                description.get(field)
+                for field in ("class_name", "registered_name")
+            )
+            known = isinstance(own, str) and own.startswith("att_darts_tf>")
+            if not known and (own, name) != (None, "DTypePolicy"):
+                raise UsageError(
+                    f"Expected a trained network of att-darts in {path}. "
+                    f"Received: a {registry.shorten(name)}. Name another file"
+                )
+        description = list(description.values())
+    if isinstance(description, list):
+        for part in description:
+            _check_classes(path, part)
 
 
 def save(network, path):

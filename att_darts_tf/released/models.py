@@ -131,7 +131,7 @@ def empty_supernet(
 
 
 def _array(state, name, rank):
-    if name not in state or np.ndim(state[name]) != rank:
+    if np.ndim(state.get(name)) != rank or not np.size(state[name]):
         raise UsageError(
             f"Expected a state dictionary of the released code, with {name} of "
             f"{rank} axes. Received: {_shape(state, name)}. Name a checkpoint "
@@ -150,13 +150,15 @@ def _num_cells(state):
     numbers = [
         int(match[1]) for match in map(_CELL.match, state) if match is not None
     ]
-    if not numbers:
+    count = len(set(numbers))
+    # Else a name alone would make a network of any depth.
+    if not count or count != 1 + max(numbers):
         raise UsageError(
             "Expected a state dictionary of the released code, with weights of "
-            f"cells.0. Received: {len(state)} other names. Name a checkpoint "
-            "of a network or a search"
+            f"cells.0 and those that follow. Received: {len(state)} names, of "
+            f"{count} cells. Name a checkpoint of a network or a search"
         )
-    return 1 + max(numbers)
+    return count
 
 
 # Five halvings of a map, and a pixel left.

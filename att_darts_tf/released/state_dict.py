@@ -28,8 +28,12 @@ _LEGACY_MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 _LEGACY_PROTOCOL = 1001
 _ZIP_MAGIC = b"PK\x03\x04"
 # Of the pickle, which describes the weights and does not hold them: thousands
-# of weights take less than one MiB. One byte of it may become a list of 64.
+# of weights take less than one MiB.
 _MOST_BYTES = 16 * 2**20
+# Of a pickle: 31 a weight, so 33,000 weights in about a second.
+_MOST_INSTRUCTIONS = 2**20
+# Larger numbers may be chosen to have all the same hash.
+_LARGEST_KEY = 2**60
 # Of an array in numpy 1; PyTorch allows 64.
 _MOST_DIMENSIONS = 32
 
@@ -145,9 +149,10 @@ def _read_zip(file, length):
     """Reads the format of PyTorch 1.6 and newer."""
     with zipfile.ZipFile(file) as archive:
         sizes = {entry.filename: entry.file_size for entry in archive.filelist}
-        # Else a small file could fill the memory.
+        # Else a small file could fill the memory, or be read without an end.
         if sum(entry.file_size for entry in archive.filelist) > length or any(
             entry.compress_type != zipfile.ZIP_STORED
+            or entry.compress_size != entry.file_size
             for entry in archive.filelist
         ):
             raise _Unfit("a compressed zip", _SAVE)
@@ -258,7 +263,13 @@ def _unpickle(file):
         del stack[start:]
         return items
 
-    for opcode, argument, _ in pickletools.genops(file):
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        # One byte of a pickle may become a list of 64.
+        if count == _MOST_INSTRUCTIONS:
+            raise _Unfit(
+                f"a pickle of more than {_MOST_INSTRUCTIONS} instructions",
+                _SAVE,
+            )
         match opcode.name:
             case "PROTO":
                 pass
@@ -287,9 +298,8 @@ def _unpickle(file):
                 stack[-1].extend(items)
             case "SETITEM" | "SETITEMS" as name:
                 items = take(_TAKES.get(name))
-                # Hashing deeply nested tuples would overflow the stack.
-                if type(stack[-1]) is not dict or any(
-                    type(key) not in (str, int) for key in items[::2]
+                if type(stack[-1]) is not dict or not all(
+                    map(_is_key, items[::2])
                 ):
                     raise ValueError("a dictionary of another kind")
                 stack[-1].update(zip(items[::2], items[1::2]))
@@ -319,6 +329,13 @@ def _unpickle(file):
             case name:
                 raise _Unfit(f"a pickle with the instruction {name}", _SAVE)
     raise ValueError("a pickle without an end")
+
+
+def _is_key(value):
+    # Hashing deeply nested tuples would overflow the stack.
+    return type(value) is str or (
+        type(value) is int and abs(value) < _LARGEST_KEY
+    )
 
 
 def _storage(kind, storage_type, key, location, total, view=None):

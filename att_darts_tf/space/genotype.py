@@ -42,6 +42,8 @@ _REMARKS = ("source", "parameters", "multiply_adds", "published")
 _NAMED_TUPLE = re.compile(r"\s*(\w+\s*=\s*)?Genotype\s*\(")
 # A named tuple may write the states of the output as a range.
 _MOST_STATES = 100
+# Of a text. The longest published one has 1,500.
+_MOST_CHARACTERS = 2**16
 _POSITIONS = ("operation", 'attention ("" is none)')
 
 
@@ -213,6 +215,11 @@ class Genotype:
             where it is wrong.
         """
         with _inside(source):
+            if len(text) > _MOST_CHARACTERS:
+                raise UsageError(
+                    f"Expected a genotype, at most {_MOST_CHARACTERS} "
+                    "characters. Received: more. Name another file"
+                )
             if _NAMED_TUPLE.match(text):
                 fields = _parse_named_tuple(text)
             else:
@@ -270,7 +277,8 @@ class Genotype:
         try:
             # Editors of some systems start a file with a byte order mark.
             with open(path, encoding="utf-8-sig") as file:
-                text = file.read()
+                # One more than is read: a file may be without an end.
+                text = file.read(_MOST_CHARACTERS + 1)
         except OSError as error:
             raise UsageError(
                 f"{path}: expected a genotype file that can be read. "

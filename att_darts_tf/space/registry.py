@@ -15,7 +15,11 @@ def shorten(value, limit=100):
     representation = reprlib.Repr()
     representation.maxlist = representation.maxtuple = limit
     representation.maxstring = limit
-    text = representation.repr(value)
+    try:
+        text = representation.repr(value)
+    except ValueError:
+        # Python writes no integer of more than 4,300 digits.
+        text = f"{type(value).__name__} that is too long to write"
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 

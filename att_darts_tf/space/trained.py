@@ -4,11 +4,16 @@ import dataclasses
 import json
 import os
 import zipfile
+from typing import Any
 
 from att_darts_tf.errors import UsageError
 from att_darts_tf.space.genotype import Genotype
 
 _DESCRIPTION = "config.json"
+# That of a network takes 2,000. A small archive may hold any number.
+_MOST_BYTES = 2**20
+# Others set aside as much memory as an archive asks for.
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,20 +40,51 @@ def describe(path: str | os.PathLike) -> Description:
         path: Path of a file that the stage `train` or `import-checkpoint`
             wrote.
     """
+    config = read(path).get("config")
+    kinds = {"genotype": str, "cells": int, "channels": int, "stem": str}
+    if not isinstance(config, dict) or not all(
+        type(config.get(name)) is kind for name, kind in kinds.items()
+    ):
+        raise _unfit(path, "a model without cells")
+    return Description(
+        Genotype.from_json(config["genotype"], source=str(path)),
+        config["cells"],
+        config["channels"],
+        config["stem"],
+    )
+
+
+def read(path: str | os.PathLike) -> dict[str, Any]:
+    """Reads how a `.keras` file describes its model, and makes nothing of it.
+
+    Args:
+        path: Path of the file.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            config = json.loads(archive.read(_DESCRIPTION))["config"]
-        return Description(
-            Genotype.from_json(config["genotype"], source=str(path)),
-            config["cells"],
-            config["channels"],
-            config["stem"],
-        )
+            entry = archive.getinfo(_DESCRIPTION)
+            if entry.compress_type not in _COMPRESSIONS:
+                raise _unfit(path, "an unknown compression")
+            with archive.open(entry) as file:
+                text = file.read(_MOST_BYTES + 1)
+        if len(text) > _MOST_BYTES:
+            raise _unfit(path, f"a description of over {_MOST_BYTES} bytes")
+        description = json.loads(text)
+    except UsageError:
+        raise
     except OSError as error:
-        received = error.strerror or str(error)
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
-        received = f"{type(error).__name__}: {error}"
-    raise UsageError(
+        raise _unfit(path, error.strerror or error) from error
+    # A damaged archive makes the libraries below raise nearly anything.
+    except Exception as error:
+        text = " ".join(str(error).split())[:400]
+        raise _unfit(path, f"{type(error).__name__}: {text}") from error
+    if not isinstance(description, dict):
+        raise _unfit(path, "a description that is no JSON object")
+    return description
+
+
+def _unfit(path, received):
+    return UsageError(
         f"Expected a trained network of cells in {path}. Received: {received}. "
         "Name a training/repeat-*/model.keras"
     )

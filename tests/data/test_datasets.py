@@ -1,4 +1,5 @@
 import collections
+import os
 import sys
 
 import numpy as np
@@ -227,6 +228,17 @@ class TestFolder:
         path.write_bytes(path.read_bytes()[:kept])
         message = refusal(toy.config(tmp_path).data, "train", "test")
         assert str(path) in message and "decoded" in message
+
+    @pytest.mark.parametrize("kind", ["endless", "pipe"])
+    def test_a_device_in_place_of_an_image_is_not_read(self, tmp_path, kind):
+        toy.write_folder(tmp_path, count=3)
+        path = tmp_path / "cat" / "picture.png"
+        if kind == "pipe":
+            os.mkfifo(path)
+        else:
+            path.symlink_to("/dev/zero")
+        message = refusal(toy.config(tmp_path).data, "train", "test")
+        assert f"Received: {path}, a file of another kind" in message
 
     @pytest.mark.parametrize("other", ["val", "validation"])
     def test_splits_by_other_names_are_no_classes(self, tmp_path, other):

@@ -1,4 +1,6 @@
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from PIL import Image
 
 from att_darts_tf.data import images
 from att_darts_tf.errors import UsageError
+from tests import fuzz
 from tests.data import toy
 
 
@@ -188,10 +191,86 @@ def test_resizing_and_cropping_is_pillow_s(size):
     assert np.abs(difference).max() <= 1
 
 
+def refused(contents, reason):
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        images.decode(contents, channels=0)
+    assert reason in images.reason(caught.value)
+
+
+def png_of(width, height, *, first=b"", rows=b""):
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"".join(
+        (
+            *(fuzz.PNG, first, fuzz.chunk(b"IHDR", head)),
+            fuzz.chunk(b"IDAT", zlib.compress(rows)),
+            fuzz.chunk(b"IEND", b""),
+        )
+    )
+
+
+def jpeg_of(width, height):
+    contents = toy.encode(toy.photo(size=(16, 16)))
+    at = contents.index(b"\xff\xc0") + 5
+    size = struct.pack(">HH", height, width)
+    return contents[:at] + size + contents[at + 4 :]
+
+
+@pytest.mark.parametrize("make", [png_of, jpeg_of])
+@pytest.mark.parametrize("size", [(8193, 8192), (20_000, 20_000)])
+def test_a_head_of_too_many_pixels_is_refused(make, size):
+    refused(make(*size), f"more than {2**26}")
+
+
+@pytest.mark.parametrize("size", [(10**5, 10**5), (2**31, 2**31), (0, 4)])
+def test_a_size_that_no_decoder_takes_is_refused(size):
+    refused(png_of(*size), f"more than {2**26}")
+
+
+@pytest.mark.parametrize("make", [png_of, jpeg_of])
+@pytest.mark.parametrize("size", [(60_000, 1), (3, 385)])
+def test_an_image_that_would_be_enormous_once_resized_is_refused(make, size):
+    refused(make(*size), "over 128 times longer")
+
+
+def test_the_longest_image_is_read():
+    contents = toy.encode(toy.photo(size=(3, 384)))
+    assert images.decode(contents, channels=3).shape == (3, 384, 3)
+
+
+def test_a_chunk_before_the_head_says_no_size():
+    small = fuzz.chunk(b"abCd", struct.pack(">II", 4, 4))
+    contents = png_of(20_000, 20_000, first=small)
+    refused(contents, "cannot be decoded as JPEG or PNG")
+
+
+def test_a_file_of_many_scans_is_refused():
+    contents = toy.encode(toy.photo(size=(16, 16)), progressive=True)
+    *_, last = contents[:-2].split(b"\xff\xda")
+    assert images.decode(contents, channels=3).shape == (16, 16, 3)
+    scans = (b"\xff\xda" + last) * 100
+    refused(contents[:-2] + scans + contents[-2:], "more than 100 scans")
+
+
+@pytest.mark.parametrize("start", [fuzz.PNG, b"\xff\xd8\xff"])
+def test_a_file_of_too_many_bytes_is_refused(start, monkeypatch):
+    most = 2**26 if start[0] == 0xFF else images.MOST_BYTES
+    refused(start + bytes(most), "too many bytes")
+
+
+def test_a_window_and_its_size_are_of_no_other_file():
+    for contents in (b"", b"\xff\xd8\xff", fuzz.PNG, b"GIF89a" + bytes(99)):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            images.size_of(tf.constant(contents))
+    for contents in (png_of(20_000, 20_000), jpeg_of(20_000, 20_000)):
+        with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+            images.decode_window(contents, (0, 0, 1, 1), channels=3)
+        assert "more than" in images.reason(caught.value)
+
+
 def test_only_jpeg_and_png_files_are_readable():
     image = toy.photo(size=(4, 5))
-    assert images.is_readable(toy.encode(image))
-    assert images.is_readable(toy.encode(image, "PNG"))
+    for kind in ("JPEG", "PNG"):
+        assert images.decode(toy.encode(image, kind), channels=0).shape[0] == 4
     for kind in ("GIF", "BMP", "TIFF", "WEBP"):
-        assert not images.is_readable(toy.encode(image, kind))
-    assert not images.is_readable(b"")
+        refused(toy.encode(image, kind), "cannot be decoded")
+    refused(b"", "cannot be decoded")

@@ -153,7 +153,9 @@ def test_an_unknown_format_is_refused_naming_both(folder):
     assert "format 1" in message and "format 2" in message
 
 
-@pytest.mark.parametrize("text", ["", "{", "\udcff", "[]", "null"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "\udcff", "[]", "null", "[" * 100_000]
+)
 def test_a_description_that_is_not_one_is_named(folder, text):
     path = folder / "dataset.json"
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
@@ -167,10 +169,15 @@ def test_a_description_that_is_not_one_is_named(folder, text):
         ("image_shape", None),
         ("image_shape", [8, 8]),
         ("image_shape", ["8", "8", "3"]),
+        ("image_shape", [8, -8, 3]),
+        ("image_shape", 3),
         ("class_names", "ant"),
         ("class_names", [1, 2]),
         ("mean", [0.5]),
+        ("mean", [0.5, float("nan"), 0.5]),
         ("std", [0.5, None, 0.5]),
+        ("std", [0.5, float("inf"), 0.5]),
+        ("std", [0.5, 0.0, 0.5]),
         ("splits", {"train": {"files": []}}),
         ("splits", {"train": {}, "test": {}}),
         ("source", None),
@@ -193,3 +200,18 @@ def test_the_digest_follows_the_content_and_not_the_place(folder, tmp_path):
     toy.write_image(moved / "test" / "ant" / "9.png", toy.images(1, seed=9)[0])
     run.run_prepare(toy.config(moved), output_dir=tmp_path / "more")
     assert prepared.load(tmp_path / "more").digest != digest
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../file", "{other}", "a/../../file", "..", ".", "", "a\0b", "~", "a\n"],
+)
+def test_a_name_that_leaves_the_folder_is_refused(folder, tmp_path, name):
+    content = json.loads((folder / "dataset.json").read_text())
+    file = content["splits"]["test"]["files"][0]
+    # The very file that it should be, in another folder.
+    (tmp_path / "file").write_bytes((folder / file["name"]).read_bytes())
+    file["name"] = name.format(other=tmp_path / "file")
+    change(folder, splits=content["splits"])
+    message = refusal(lambda: prepared.load(folder))
+    assert "`splits`" in message

@@ -188,3 +188,38 @@ def test_the_frame_of_a_record_is_that_of_tensorflow(tmp_path):
     content = (tmp_path / "file").read_bytes()
     assert len(content) == 2 * 16 + 11
     assert content[12:22] == b"x" * 10 and content[38:39] == b"y"
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array([print] * COUNT, object),
+        np.zeros(COUNT, np.int64),
+        np.zeros((COUNT, 1), shards.INDEX),
+        np.zeros(COUNT, [(name, "<i8") for name in shards.INDEX.names]),
+        np.array([(-1, 0, 1, 0, 0)] * COUNT, shards.INDEX),
+        np.array([(0, 0, -1, 0, 0)] * COUNT, shards.INDEX),
+    ],
+    ids=["pickled", "numbers", "two axes", "wide", "another shard", "length"],
+)
+def test_what_is_no_index_is_refused_unread(tmp_path, array):
+    written, _, _ = write(tmp_path)
+    path = tmp_path / "train-index.npy"
+    np.save(path, array)
+    refuse_index(path, written)
+
+
+def test_an_index_that_claims_to_be_longer_than_its_file_is_refused(tmp_path):
+    written, _, _ = write(tmp_path)
+    path = tmp_path / "train-index.npy"
+    content = path.read_bytes()
+    claim = content.replace(b"(40,), }" + b" " * 10, b"(400000000000,), }")
+    assert claim != content
+    path.write_bytes(claim)
+    refuse_index(path, written)
+
+
+def refuse_index(path, written):
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(UsageError, match="train-index.npy. Received"):
+        shards.read_index(path, digest, written["files"])

@@ -379,3 +379,22 @@ def test_dataset_of_another_length_is_refused(tmp_path):
             steps_per_epoch=7,
             folder=tmp_path,
         )
+
+
+def test_checkpoints_of_elsewhere_are_neither_read_nor_deleted(tmp_path):
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    for folder in (mine, other):
+        folder.mkdir()
+    first = toy.train(mine, epochs=1)
+    toy.train(other)
+    before = sorted(path.name for path in (other / "checkpoints").iterdir())
+    listed = mine / "checkpoints" / "checkpoint"
+    for path in ("../../other/checkpoints", other / "checkpoints"):
+        listed.write_text(
+            f'model_checkpoint_path: "{path}/ckpt-1"\n'
+            f'all_model_checkpoint_paths: "{path}/ckpt-1"\n'
+            "all_model_checkpoint_timestamps: 1.0\n"
+        )
+        assert_same_training(toy.train(mine, epochs=1), first)
+    after = sorted(path.name for path in (other / "checkpoints").iterdir())
+    assert before == after

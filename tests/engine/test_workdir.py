@@ -85,6 +85,7 @@ def test_json_comes_back_without_its_format(tmp_path):
         ('{"format": 2}', "format 1 in .* Received: format 2"),
         ('{"seed": 2}', "format 1 in .* Received: format None"),
         (b"\xff\xfe", "Expected JSON in"),
+        ("[" * 100_000, "Expected JSON in"),
     ],
 )
 def test_file_that_cannot_be_read_is_named(tmp_path, content, message):
@@ -226,3 +227,15 @@ def test_folder_that_cannot_be_made_is_refused(tmp_path):
     with pytest.raises(UsageError, match="folder that can be written"):
         with workdir.StageFolder(tmp_path / "file" / "a", identity={}):
             pass
+
+
+def test_a_link_is_not_written_through(tmp_path):
+    target = tmp_path / "target"
+    target.write_text("mine")
+    (tmp_path / "log").symlink_to(target)
+    with pytest.raises(UsageError, match="log.*symbolic link. Remove it"):
+        open(tmp_path / "log", "a", opener=workdir.open_itself)
+    assert target.read_text() == "mine"
+    with open(tmp_path / "new", "a", opener=workdir.open_itself) as file:
+        file.write("text")
+    assert (tmp_path / "new").read_text() == "text"

@@ -1,3 +1,7 @@
+import json
+import tracemalloc
+import zipfile
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +11,7 @@ from att_darts_tf.engine import optimizers
 from att_darts_tf.errors import UsageError
 from att_darts_tf.network import network as network_module
 from att_darts_tf.network.network import Network
-from att_darts_tf.space import published
+from att_darts_tf.space import published, trained
 from att_darts_tf.space.genotype import LAYER_NAMES, Cell, Edge, Genotype
 from tests.network import toy
 
@@ -373,8 +377,83 @@ def test_file_that_is_no_network_is_refused(tmp_path, content):
 def test_model_of_another_kind_is_refused(tmp_path):
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.save(tmp_path / "model.keras")
-    with pytest.raises(UsageError, match="Received: a Sequential"):
+    with pytest.raises(UsageError, match="Received: a 'Sequential'"):
         network_module.load(tmp_path / "model.keras")
+
+
+def archive(path, description, *, method=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", method) as file:
+        file.writestr("config.json", description)
+        file.writestr("model.weights.h5", b"")
+
+
+@pytest.mark.parametrize(
+    "place", ["model", "optimizer", "list"], ids=lambda place: place
+)
+def test_no_class_but_those_of_this_project_is_made(tmp_path, place):
+    made = []
+
+    @keras.saving.register_keras_serializable(package="elsewhere")
+    class Hostile(keras.Model):
+        def __init__(self, **kwargs):
+            made.append(kwargs)
+
+    hostile = {
+        "module": None,
+        "class_name": "Hostile",
+        "config": {},
+        "registered_name": "elsewhere>Hostile",
+    }
+    own = {
+        "class_name": "Network",
+        "registered_name": "att_darts_tf>Network",
+        "config": {"genotype": toy.USEFUL.to_json(), "dtype": [hostile]},
+    }
+    description = {
+        "model": hostile,
+        "optimizer": {
+            **own,
+            "config": {},
+            "compile_config": {"optimizer": hostile},
+        },
+        "list": own,
+    }[place]
+    archive(tmp_path / "model.keras", json.dumps(description))
+    with pytest.raises(UsageError, match="Received: a 'Hostile'"):
+        network_module.load(tmp_path / "model.keras")
+    assert not made
+
+
+@pytest.mark.parametrize(
+    ("description", "method", "message"),
+    [
+        ("[" * 10**5, zipfile.ZIP_STORED, "RecursionError"),
+        ("[]", zipfile.ZIP_STORED, "no JSON object"),
+        ("{}", zipfile.ZIP_STORED, "without cells"),
+        ('{"config": {"genotype": 1}}', zipfile.ZIP_STORED, "without cells"),
+        ("{}", zipfile.ZIP_LZMA, "an unknown compression"),
+    ],
+)
+def test_description_of_another_kind_is_refused(
+    tmp_path, description, method, message
+):
+    file = tmp_path / "model.keras"
+    archive(file, description, method=method)
+    with pytest.raises(UsageError, match=message) as caught:
+        trained.describe(file)
+    assert "\n" not in str(caught.value)
+
+
+def test_description_that_expands_takes_no_memory(tmp_path):
+    file = tmp_path / "model.keras"
+    archive(file, " " * 2**25, method=zipfile.ZIP_DEFLATED)
+    assert file.stat().st_size < 2**16
+    tracemalloc.start()
+    with pytest.raises(UsageError, match="over 1048576 bytes"):
+        trained.describe(file)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**23
 
 
 def test_network_is_not_written_in_part(tmp_path, monkeypatch):

@@ -194,5 +194,16 @@ def test_mistake_reaches_the_supervisor_and_not_the_next_run(tmp_path):
         # A full disk has room for what is there already.
         after = (tmp_path / "mistake.txt").stat()
         assert (room.st_ino, room.st_size) == (after.st_ino, after.st_size)
+        supervision.hand_over(UsageError("a\udcff.png"), tmp_path)
+        assert str(supervision.mistake(tmp_path)) == "a\\udcff.png"
     with supervision.supervise(tmp_path):
         assert supervision.mistake(tmp_path) is None
+
+
+def test_a_link_in_place_of_the_lock_is_not_emptied(tmp_path):
+    (tmp_path / "mine").write_text("text")
+    (tmp_path / "alive.lock").symlink_to(tmp_path / "mine")
+    with pytest.raises(UsageError, match="symbolic link"):
+        with supervision.supervise(tmp_path):
+            pass
+    assert (tmp_path / "mine").read_text() == "text"

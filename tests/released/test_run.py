@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from att_darts_tf import __main__ as command_line
+from att_darts_tf.errors import UsageError
 from att_darts_tf.network import network as network_module
 from att_darts_tf.network.network import Network
-from att_darts_tf.released import names
+from att_darts_tf.released import models, names
 from att_darts_tf.search.supernet import Supernet
 from att_darts_tf.space import published
 from tests.released.torch_files import checkpoint, random_state
@@ -120,3 +121,22 @@ def test_what_cannot_be_imported_is_refused(
 def test_other_stages_take_no_checkpoint(tmp_path, capsys):
     assert command("search", tmp_path / "run", "--checkpoint=x.pt") == 2
     assert "import-checkpoint alone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "complaint"),
+    [
+        # Neither a name nor a shape without numbers makes a large network.
+        ("cells.999.preprocess0.op.1.weight", (1, 1), "of 4 cells"),
+        ("stem.0.weight", (0, 2**40, 3, 3), "with stem.0.weight of 4 axes"),
+        ("classifier.bias", (0,), "with classifier.bias of 1 axes"),
+    ],
+)
+def test_no_network_is_made_of_sizes_without_weights(
+    at_authors, name, shape, complaint
+):
+    state = {**at_authors, name: np.zeros(shape, "float32")}
+    with pytest.raises(UsageError, match=complaint):
+        models.network(
+            state, published.get("att_darts"), image_size=(8, 8)
+        )

@@ -217,6 +217,18 @@ def overlapping():
     return file.getvalue()
 
 
+def greedy():
+    """Returns a zip each of whose entries is said to be the whole file."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("some/data.pkl", whole(dictionary(a=tensor())))
+        for number in range(9):
+            archive.writestr(f"some/data/{number}", NUMBERS)
+        for entry in archive.filelist[1:]:
+            entry.compress_size = 2**20
+    return file.getvalue()
+
+
 WEIGHTS = dictionary(a=tensor())
 
 
@@ -232,6 +244,7 @@ WEIGHTS = dictionary(a=tensor())
         (compressed(zipfile.ZIP_DEFLATED), "a compressed zip"),
         (compressed(zipfile.ZIP_LZMA), "a compressed zip"),
         (overlapping(), "a compressed zip"),
+        (greedy(), "a compressed zip"),
         (zipped(plain([1])), "without weights by name"),
         (zipped(tensor()), "without weights by name"),
         (zipped(dictionary()), "without weights by name"),
@@ -481,3 +494,24 @@ def test_changed_bytes_give_weights_or_a_refusal(tmp_path, name):
             )
             # Every number can be reached.
             sum(np.nansum(value.astype("f8")) for value in weights.values())
+
+
+@pytest.mark.parametrize("write", [zipped, legacy])
+def test_numbers_that_hash_alike_are_no_keys(tmp_path, write):
+    # A dictionary of n of them takes n * n / 2 comparisons.
+    alike = [number * (2**61 - 1) for number in range(1, 9)]
+    assert len(set(map(hash, alike))) == 1
+    content = dictionary(state_dict=plain(dict.fromkeys(alike)))
+    assert "dictionary of another kind" in refusal(tmp_path, write(content))
+
+
+@pytest.mark.parametrize("write", [zipped, legacy])
+def test_pickle_of_too_many_instructions_is_refused(
+    tmp_path, write, monkeypatch
+):
+    # Each takes one byte of the file, and up to 64 bytes of memory.
+    content = dictionary(state_dict=WEIGHTS, notes=plain([()] * 999))
+    assert list(read(tmp_path, write(content))) == ["a"]
+    monkeypatch.setattr(state_dict, "_MOST_INSTRUCTIONS", 1000)
+    message = refusal(tmp_path, write(content))
+    assert "more than 1000 instructions" in message

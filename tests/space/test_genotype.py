@@ -226,8 +226,14 @@ def test_error_names_the_place_and_what_was_received(path, value, expected):
             "Genotype(normal=[('skip_connect', 0)])",
             "Expected the field `normal_concat`",
         ),
-        ("[" * 200_000, "Expected a genotype as JSON"),
+        ("[" * 60_000, "Expected a genotype as JSON"),
+        ("[" * 200_000, "at most 65536 characters. Received: more"),
         ("1" * 10_000, "Expected a genotype as JSON"),
+        (
+            f"Genotype(normal=0x{'f' * 9_000}, normal_concat=[2], reduce=[], "
+            "reduce_concat=[2])",
+            "Received: int that is too long to write",
+        ),
         ("[]", "Expected a JSON object with the fields format, normal"),
         ("null", "Received: None"),
         ("{}", "Received the fields (none)"),
@@ -438,3 +444,8 @@ def test_null_is_no_attention_either():
     for path in (("reduce", 7, 2), ("reduce_bottleneck",)):
         received = Genotype.from_json(changed(path, None))
         assert received == Genotype.from_json(changed(path, ""))
+
+
+def test_a_file_without_an_end_is_refused():
+    with pytest.raises(UsageError, match="at most 65536 characters"):
+        Genotype.read("/dev/zero")

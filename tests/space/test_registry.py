@@ -85,3 +85,8 @@ def test_shortens_whatever_is_large_or_deep():
         assert len(text) <= 100
         assert "\n" not in text
     assert registry.shorten("short") == "'short'"
+
+
+def test_a_number_that_python_does_not_write_is_shortened():
+    assert registry.shorten(16**9_000) == "int that is too long to write"
+    assert "too long" in registry.shorten([16**9_000])
