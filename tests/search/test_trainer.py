@@ -7,6 +7,7 @@ from att_darts_tf.engine import optimizers
 from att_darts_tf.search import bilevel
 from att_darts_tf.search.supernet import Supernet
 from att_darts_tf.search.trainer import Search
+from att_darts_tf.space import search_space
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +29,15 @@ def search():
         optimizers.Adam(0.01, beta_1=0.5),
     )
     return search
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Returns the name of a search space that is traced in half the time."""
+    names = ("none", "max_pool_3x3", "skip_connect", "sep_conv_3x3")
+    space = search_space.SearchSpace((names,))
+    monkeypatch.setitem(search_space.SEARCH_SPACES, "few", space)
+    return "few"
 
 
 def batch(seed):
@@ -230,10 +240,12 @@ def test_both_second_orders_agree_where_no_kink_is_crossed(monkeypatch):
 
     exact = gradient("exact")
     differences = []
-    for radius in (1e-7, 1e-8, 1e-9):
+    for radius in (1e-8, 1e-9, 1e-7):
         monkeypatch.setattr(bilevel, "_RADIUS", radius)
         found = gradient("finite_difference")
         differences.append(np.abs(found - exact).max() / np.abs(exact).max())
+        if differences[-1] < 1e-7:
+            break
     assert min(differences) < 1e-7, differences
 
 
@@ -246,13 +258,13 @@ def test_both_second_orders_agree_where_no_kink_is_crossed(monkeypatch):
         {"order": "second", "implicit": "exact"},
     ],
 )
-def test_a_traced_step_equals_one_that_is_run_step_by_step(options):
+def test_a_traced_step_equals_one_that_is_run_step_by_step(options, few):
     results = []
     for eagerly in (True, False):
         tf.config.run_functions_eagerly(eagerly)
         keras.utils.set_random_seed(0)
         # One cell is a reduction cell: nothing reads `alphas_normal`.
-        supernet = Supernet(3, "no_attention", 2, 1, dtype="float64")
+        supernet = Supernet(3, few, 2, 1, dtype="float64")
         supernet.build((None, 8, 8, 1))
         search = Search(supernet)
         search.compile(
@@ -290,9 +302,9 @@ def test_a_search_judges_as_keras_models_do(search):
         {"order": "first", "microbatch": 2},
     ],
 )
-def test_nothing_is_traced_again_after_the_first_step(options):
+def test_nothing_is_traced_again_after_the_first_step(options, few):
     tf.config.run_functions_eagerly(False)
-    supernet = Supernet(3, "no_attention", 2, 1)
+    supernet = Supernet(3, few, 2, 1)
     supernet.build((None, 8, 8, 1))
     search = Search(supernet)
     search.compile(
