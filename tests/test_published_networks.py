@@ -24,6 +24,10 @@ COUNTED = [
     for size in published.parameters(name)
 ]
 
+# Three have both kinds of cell, one of them behind a reduction. Where that
+# kind reads but one input, the cell before the last would feed none.
+CELLS = {"snas_aggressive": 4}
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "size"), COUNTED)
@@ -58,7 +62,7 @@ def test_is_trained_written_read_and_exported(name, data_dir, tmp_path):
         image_shape=(toy.SIDE, toy.SIDE, 3),
         num_classes=2,
         channels=8,
-        cells=5,
+        cells=CELLS.get(name, 3),
     )
     model.compile(optimizers.SGD(0.05, momentum=0.9), run_eagerly=True)
     old = model.get_weights()
