@@ -50,7 +50,9 @@ def data_dir(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", published.network_names())
-def test_is_trained_written_read_and_exported(name, data_dir, tmp_path):
+def test_is_trained_written_read_and_exported(
+    name, data_dir, tmp_path, monkeypatch
+):
     keras.utils.set_random_seed(0)
     architecture = published.resolve_network(name)
     if architecture != published.DENSENET:
@@ -78,6 +80,8 @@ def test_is_trained_written_read_and_exported(name, data_dir, tmp_path):
     network.save(model, tmp_path / "model.keras")
     loaded = network.load(tmp_path / "model.keras")
     np.testing.assert_array_equal(model(images), loaded(images))
+    # Which the export would read once more.
+    monkeypatch.setattr(network, "load", lambda file: loaded)
     exported = serving.run_export(
         toy.config(),
         data_dir=data_dir,
