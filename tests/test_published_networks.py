@@ -24,6 +24,10 @@ COUNTED = [
     for size in published.parameters(name)
 ]
 
+# Three have both kinds of cell, one of them behind a reduction. Where that
+# kind reads but one input, the cell before the last would feed none.
+CELLS = {"snas_aggressive": 4}
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "size"), COUNTED)
@@ -53,7 +57,9 @@ def data_dir(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", published.network_names())
-def test_is_trained_written_read_and_exported(name, data_dir, tmp_path):
+def test_is_trained_written_read_and_exported(
+    name, data_dir, tmp_path, monkeypatch
+):
     keras.utils.set_random_seed(0)
     architecture = published.resolve_network(name)
     if architecture != published.DENSENET:
@@ -65,7 +71,7 @@ def test_is_trained_written_read_and_exported(name, data_dir, tmp_path):
         image_shape=(toy.SIDE, toy.SIDE, 3),
         num_classes=2,
         channels=8,
-        cells=5,
+        cells=CELLS.get(name, 3),
     )
     model.compile(optimizers.SGD(0.05, momentum=0.9), run_eagerly=True)
     old = model.get_weights()
@@ -81,6 +87,8 @@ def test_is_trained_written_read_and_exported(name, data_dir, tmp_path):
     network.save(model, tmp_path / "model.keras")
     loaded = network.load(tmp_path / "model.keras")
     np.testing.assert_array_equal(model(images), loaded(images))
+    # Which the export would read once more.
+    monkeypatch.setattr(network, "load", lambda file: loaded)
     exported = serving.run_export(
         toy.config(),
         data_dir=data_dir,

@@ -7,6 +7,7 @@ from att_darts_tf.engine import optimizers
 from att_darts_tf.search import bilevel
 from att_darts_tf.search.supernet import Supernet
 from att_darts_tf.search.trainer import Search
+from att_darts_tf.space import search_space
 
 
 @pytest.fixture(autouse=True)
@@ -17,10 +18,9 @@ def eagerly():
     tf.config.run_functions_eagerly(False)
 
 
-@pytest.fixture
-def search():
+def make(location, cells):
     keras.utils.set_random_seed(0)
-    supernet = Supernet(3, "no_attention", 2, 3)
+    supernet = Supernet(3, location, 2, cells)
     supernet.build((None, 8, 8, 1))
     search = Search(supernet)
     search.compile(
@@ -28,6 +28,26 @@ def search():
         optimizers.Adam(0.01, beta_1=0.5),
     )
     return search
+
+
+@pytest.fixture
+def search():
+    return make("no_attention", 3)
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Returns the name of a search space that is traced in half the time."""
+    names = ("none", "max_pool_3x3", "skip_connect", "sep_conv_3x3")
+    space = search_space.SearchSpace((names,))
+    monkeypatch.setitem(search_space.SEARCH_SPACES, "few", space)
+    return "few"
+
+
+@pytest.fixture
+def single(few):
+    """Returns the search of one cell, a reduction cell, for exact orders."""
+    return make(few, 1)
 
 
 def batch(seed):
@@ -98,22 +118,22 @@ def test_the_norm_that_is_clipped_is_that_of_the_weights_alone(search):
 
 @pytest.mark.parametrize("implicit", bilevel.IMPLICIT)
 def test_the_second_order_changes_no_variable_and_uses_the_momentum(
-    search, implicit
+    single, implicit
 ):
     def gradient():
-        return search.architecture_gradient(batch(1), batch(0))[0][0].numpy()
+        return single.architecture_gradient(batch(1), batch(0))[0][1].numpy()
 
-    search.compile(
+    single.compile(
         optimizers.SGD(0.1, momentum=0.9),
         optimizers.Adam(0.01),
         order="second",
         implicit=implicit,
     )
-    variables = search.supernet.variables + search.optimizer.variables
+    variables = single.supernet.variables + single.optimizer.variables
     before = values(variables)
     without = gradient()
     assert not any(changed(before, variables))
-    for velocity in search.optimizer.velocities:
+    for velocity in single.optimizer.velocities:
         velocity.assign(0.1 * np.ones(velocity.shape))
     assert not np.allclose(gradient(), without, rtol=1e-3)
 
@@ -234,6 +254,8 @@ def test_both_second_orders_agree_where_no_kink_is_crossed(monkeypatch):
         monkeypatch.setattr(bilevel, "_RADIUS", radius)
         found = gradient("finite_difference")
         differences.append(np.abs(found - exact).max() / np.abs(exact).max())
+        if differences[-1] < 1e-7:
+            break
     assert min(differences) < 1e-7, differences
 
 
@@ -246,13 +268,13 @@ def test_both_second_orders_agree_where_no_kink_is_crossed(monkeypatch):
         {"order": "second", "implicit": "exact"},
     ],
 )
-def test_a_traced_step_equals_one_that_is_run_step_by_step(options):
+def test_a_traced_step_equals_one_that_is_run_step_by_step(options, few):
     results = []
     for eagerly in (True, False):
         tf.config.run_functions_eagerly(eagerly)
         keras.utils.set_random_seed(0)
         # One cell is a reduction cell: nothing reads `alphas_normal`.
-        supernet = Supernet(3, "no_attention", 2, 1, dtype="float64")
+        supernet = Supernet(3, few, 2, 1, dtype="float64")
         supernet.build((None, 8, 8, 1))
         search = Search(supernet)
         search.compile(
@@ -290,9 +312,9 @@ def test_a_search_judges_as_keras_models_do(search):
         {"order": "first", "microbatch": 2},
     ],
 )
-def test_nothing_is_traced_again_after_the_first_step(options):
+def test_nothing_is_traced_again_after_the_first_step(options, few):
     tf.config.run_functions_eagerly(False)
-    supernet = Supernet(3, "no_attention", 2, 1)
+    supernet = Supernet(3, few, 2, 1)
     supernet.build((None, 8, 8, 1))
     search = Search(supernet)
     search.compile(
@@ -353,12 +375,12 @@ def test_parts_of_a_batch_give_their_average_and_move_statistics_in_turn(
         *({"order": "second", "implicit": name} for name in bilevel.IMPLICIT),
     ],
 )
-def test_a_batch_in_one_part_is_the_whole_batch(search, options):
+def test_a_batch_in_one_part_is_the_whole_batch(single, options):
     def gradient(**more):
-        search.compile(
-            search.optimizer, search.architecture_optimizer, **options, **more
+        single.compile(
+            single.optimizer, single.architecture_optimizer, **options, **more
         )
-        return search.architecture_gradient(batch(1), batch(0))[0]
+        return single.architecture_gradient(batch(1), batch(0))[0]
 
     for received, expected in zip(
         gradient(microbatch=4), gradient(), strict=True
