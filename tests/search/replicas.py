@@ -30,21 +30,20 @@ SPACE = search_space.SearchSpace(
 # Not a multiple of the replicas: their parts differ in size.
 BATCH = 7
 STEPS = 3
-SECOND = {"order": "second"}
+FIRST, SECOND = {"order": "first"}, {"order": "second"}
 EXACT = {"order": "second", "implicit": "exact"}
 # Options of `Search.compile`, and whether functions run eagerly, which spares
 # the trace of a graph that holds every layer as often as it is computed.
 SYNCHRONIZED = {
-    "first": ({"order": "first"}, False),
+    "first": (FIRST, True),
     "finite_difference": (SECOND, True),
     "exact": (EXACT, True),
+    "first, traced": (FIRST, False),
 }
 # Without: batch statistics are replaced by constants, the only other thing
 # that a part of a batch computes differently.
 CONSTANT = {
-    "first, constant statistics": ({"order": "first"}, False),
     "finite_difference, constant statistics": (SECOND, False),
-    "exact, constant statistics": (EXACT, False),
     "microbatch, constant statistics": (
         {"order": "first", "microbatch": 2, "recompute": "all"},
         False,
