@@ -265,6 +265,8 @@ class TestSettingsTable:
             ("data.color_jitter", (0.4, 0.4, 0.4, 0.6)),
             ("data.evaluation_resize", 0),
             ("engine.checkpoint_steps", -1),
+            ("engine.strategy", "parameter_server"),
+            ("engine.replicas", -1),
             ("search.seeds", ()),
             ("search.seeds", (1, 1)),
             ("search.seeds", (-1,)),
@@ -312,6 +314,35 @@ class TestSettingsTable:
         config.data.augmentation = "resized_crop"
         config.selection.cutout = config.network.cutout = 0
         settings.validate(config)
+        config.update_from_flattened_dict(changes)
+        with pytest.raises(UsageError, match=expected):
+            settings.validate(config)
+
+    @pytest.mark.parametrize(
+        ("changes", "expected"),
+        [
+            ({"engine.replicas": 2}, "strategy=mirrored beside"),
+            ({"engine.sync_batch_norm": True}, "several devices beside"),
+            (
+                {
+                    "engine.strategy": "mirrored",
+                    "engine.jit": True,
+                    "engine.deterministic": False,
+                },
+                "strategy=default beside",
+            ),
+            (
+                {
+                    "engine.strategy": "mirrored",
+                    "engine.sync_batch_norm": True,
+                    "search.microbatch": 8,
+                },
+                "search.microbatch=0 beside",
+            ),
+        ],
+    )
+    def test_refuses_what_devices_cannot_do_together(self, changes, expected):
+        config = base.get_config()
         config.update_from_flattened_dict(changes)
         with pytest.raises(UsageError, match=expected):
             settings.validate(config)

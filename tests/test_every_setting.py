@@ -10,6 +10,7 @@ import itertools
 
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import config as framework_config
 
 from att_darts_tf import __main__ as main
 from att_darts_tf import layout, lineage, settings, summary
@@ -38,6 +39,7 @@ OTHER = {
     "engine.deterministic": (False, "devices"),
     "engine.precision": ("mixed_bfloat16", "network"),
     "engine.jit": (True, "network"),
+    "engine.sync_batch_norm": (True, "network"),
     "engine.checkpoint_steps": (7, "network"),
     "repeats": (2, "stages"),
     "network.cell": ("att_darts", "stages"),
@@ -96,16 +98,22 @@ BESIDE = {
     ),
     "search.implicit": {"search.order": "second"},
     "engine.jit": {"engine.deterministic": False},
+    "engine.sync_batch_norm": {"engine.strategy": "mirrored"},
     "network.frozen": {
         "network.pretrained": "trained.keras",
         "network.drop_path": 0.0,
         "network.auxiliary_weight": 0.0,
     },
 }
-# Only one value is there yet; what TensorFlow Datasets alone reads, see
-# tests/data/test_datasets.py; and what the report does, see
-# tests/test_report.py.
-ELSEWHERE = {"engine.strategy", "data.data_dir", "hourly_price"}
+# What takes a process of its own, see tests/engine/test_devices.py; what
+# TensorFlow Datasets alone reads, see tests/data/test_datasets.py; and what the
+# report does, see tests/test_report.py.
+ELSEWHERE = {
+    "engine.strategy",
+    "engine.replicas",
+    "data.data_dir",
+    "hourly_price",
+}
 
 
 class Seen(Exception):
@@ -196,8 +204,7 @@ def _seen(monkeypatch, run, *arguments, **options):
     monkeypatch.setattr(devices, "configure", lambda config: None)
     # Another test of this process may have asked for it, which refuses XLA.
     monkeypatch.setattr(
-        "tensorflow.python.framework.config.is_op_determinism_enabled",
-        lambda: False,
+        framework_config, "is_op_determinism_enabled", lambda: False
     )
     with pytest.raises(Seen) as caught:
         run(*arguments, **options)

@@ -106,6 +106,40 @@ def test_resuming_at_any_step_gives_the_rest_of_the_epoch_to_the_bit():
         assert_same(rest, whole[first_step:])
 
 
+@pytest.mark.parametrize("total, processes", [(2, 1), (3, 1), (4, 2)])
+def test_parts_of_replicas_put_together_are_the_batches(total, processes):
+    # Batches of 7, the last one of 4: parts differ in size.
+    images = toy.split(18)
+    expected = batches(training(images, batch_size=7, first_step=1))
+    count = total // processes
+    parts = [
+        batches(
+            training(
+                images,
+                batch_size=7,
+                first_step=1,
+                replicas=(process * count, count, total),
+            )
+        )
+        for process in range(processes)
+    ]
+    received = []
+    for step in range(len(expected)):
+        own = [
+            part
+            for of_process in parts
+            for part in of_process[step * count : (step + 1) * count]
+        ]
+        received.append(tuple(map(np.concatenate, zip(*own))))
+    assert_same(received, expected)
+
+
+def test_a_replica_without_an_image_is_refused():
+    # Two batches of 7 and one of 3.
+    with pytest.raises(UsageError, match="4 replicas.*a last batch of 3"):
+        training(toy.split(17), batch_size=7, replicas=(0, 4, 4))
+
+
 def test_each_epoch_and_each_seed_has_an_order_of_its_own():
     split = toy.split(64)
     orders = {
