@@ -11,6 +11,7 @@ import math
 import os
 import pathlib
 import shlex
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -381,7 +382,11 @@ def _check_shape(path, field, value, shape) -> None:
         for i, item in enumerate(value):
             _check_shape(path, f"{field}[{i}]", item, shape[0])
     elif shape is float:
-        if type(value) not in (int, float) or not math.isfinite(value):
+        # An integer may be larger than any float.
+        if (
+            type(value) not in (int, float)
+            or not abs(value) <= sys.float_info.max
+        ):
             raise _malformed(path, field, "a finite number", value)
     elif type(value) is not shape:
         raise _malformed(path, field, f"a value of {shape.__name__}", value)

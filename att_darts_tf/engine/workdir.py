@@ -106,10 +106,7 @@ def read_json(path, *, format):
         The dictionary, without its format number.
     """
     try:
-        payload = json.loads(
-            pathlib.Path(path).read_text(encoding="utf-8"),
-            parse_constant=_refuse_constant,
-        )
+        payload = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(
             f"Expected a readable file {path}. Received: {error.strerror}. Run "
@@ -135,10 +132,6 @@ def read_json(path, *, format):
             "remove the file"
         )
     return payload
-
-
-def _refuse_constant(name):
-    raise ValueError(f"{name}, which is no number of JSON")
 
 
 def digest(path):
