@@ -385,8 +385,11 @@ def _check_shape(path, field, value, shape) -> None:
         for i, item in enumerate(value):
             _check_shape(path, f"{field}[{i}]", item, shape[0])
     elif shape is float:
-        is_number = type(value) in (int, float)
-        if not is_number or not abs(value) <= sys.float_info.max:
+        # An integer may be larger than any float.
+        if (
+            type(value) not in (int, float)
+            or not abs(value) <= sys.float_info.max
+        ):
             raise _malformed(path, field, "a finite number", value)
     elif type(value) is not shape:
         raise _malformed(path, field, f"a value of {shape.__name__}", value)

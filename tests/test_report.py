@@ -566,6 +566,8 @@ def change(file, field, value):
     [
         ("evaluation/result.json", ["mean"], "high", "`mean`"),
         ("evaluation/result.json", ["mean"], math.nan, "`mean`"),
+        ("evaluation/result.json", ["mean"], -math.inf, "`mean`"),
+        ("evaluation/result.json", ["mean"], 10**400, "`mean`"),
         ("evaluation/result.json", ["accuracies"], [0.5], "2 numbers"),
         ("evaluation/result.json", ["images"], True, "`images`"),
         ("selection/result.json", ["chosen"], 2, "one of 2"),
