@@ -533,7 +533,7 @@ class Outcome:
 def run(name, *, count, seed, folder, progress=lambda outcome: None):
     """Feeds a reader, and returns the `Outcome`, or raises what went wrong."""
     reader, outcome = READERS[name], Outcome()
-    file = folder / f"{name}.input"
+    file = folder / f"{name}-{os.getpid()}.input"
     # Libraries are loaded and graphs are traced by the first.
     for content in reader.files():
         file.write_bytes(content)
@@ -582,6 +582,7 @@ def run(name, *, count, seed, folder, progress=lambda outcome: None):
             given = hypothesis.given(reader.inputs())(feed)
             hypothesis.seed(f"{seed} {part}")(settings(given))()
             progress(outcome)
+    file.unlink()
     return outcome
 
 
@@ -666,7 +667,7 @@ def main(argv=None):
             )
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"[:800]
-            print(f"{name}: FAILED on {FOLDER / name}.input: {reason}")
+            print(f"{name}: FAILED on a file in {FOLDER}: {reason}")
             finds += 1
             continue
         total += found.total
