@@ -2,12 +2,14 @@
 
 import argparse
 import atexit
+import contextlib
 import importlib.metadata
 import json
 import os
 import pathlib
 import resource
 import statistics
+import sys
 import tempfile
 import time
 
@@ -65,7 +67,9 @@ def prepare(*, deterministic=True, **settings):
     # Images may be read at any time.
     folder = tempfile.TemporaryDirectory()
     atexit.register(folder.cleanup)
-    run_prepare(config, output_dir=folder.name)
+    # Standard output is the line of figures alone.
+    with contextlib.redirect_stdout(sys.stderr):
+        run_prepare(config, output_dir=folder.name)
     data = prepared.load(folder.name)
     splits = {name: data.split(name) for name in ("weights", "architecture")}
     return config, data, splits

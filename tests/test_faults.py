@@ -6,6 +6,7 @@ import pathlib
 import re
 import resource
 import shutil
+import types
 
 import keras
 import pytest
@@ -138,6 +139,9 @@ class Pairs(keras.Model):
     def __init__(self):
         super().__init__()
         self.weight = self.add_weight(name="weight", initializer="ones")
+        self.supernet = types.SimpleNamespace(
+            architecture_variables=[self.weight]
+        )
         self.loss_tracker = keras.metrics.Mean("loss")
         self.built = True
         self.compile(optimizer=optimizers.SGD(0.1), jit_compile=False)
@@ -158,6 +162,7 @@ def fit_pairs(config, data_dir, folder, callbacks=()):
     folder.mkdir(exist_ok=True)
     training.fit(
         pairs,
+        strategy=tf.distribute.get_strategy(),
         dataset_for=lambda epoch, first_step: input_pipeline.paired_batches(
             *halves,
             preprocessing=preprocess.of(config.data, data),
