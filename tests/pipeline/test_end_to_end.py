@@ -49,7 +49,7 @@ def stop_once_there_is(file, folder, number):
         assert process.poll() is None, folder.with_suffix(".log").read_text()
         assert time.monotonic() - begun < PATIENCE
         time.sleep(0.02)
-    return signal_to(process, number, timeout=30)
+    return signal_to(process, number, timeout=120)
 
 
 def signal_to(process, number, *, timeout):
