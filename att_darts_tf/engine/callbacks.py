@@ -95,9 +95,9 @@ class SameOnReplicas(keras.callbacks.Callback):
                     f"Expected the same {self.name} on every replica. "
                     f"Received: others on replica {i} than on replica 0 "
                     f"after epoch {epoch}, by up to "
-                    f"{abs(other - first).max()}. The last checkpoint is of "
-                    "an epoch in which they were the same; look for a device "
-                    "that computes wrongly"
+                    f"{abs(other - first).max()}. Look for a device that "
+                    "computes wrongly, and use another --workdir: a "
+                    "checkpoint from within the epoch may hold it already"
                 )
 
 
