@@ -6,7 +6,6 @@ locks, and folders only by name. It is as old as the process.
 
 import json
 import pathlib
-import threading
 import time
 
 import numpy as np
@@ -16,14 +15,14 @@ import tensorflow as tf
 from att_darts_tf import __main__ as program
 from att_darts_tf import layout, storage
 from att_darts_tf.configs import base
-from att_darts_tf.engine import ownership
+from att_darts_tf.data import prepared
+from att_darts_tf.engine import ownership, workdir
 from att_darts_tf.errors import UsageError
-from att_darts_tf.search import run as search_run
+from att_darts_tf.space import published
 
 ROOT = "ram://run/tiny"
 IMAGES = "ram://images/two classes"
 CONFIG = pathlib.Path(__file__).with_name("pipeline") / "tiny.py"
-STAGES = ("prepare", "search", "select", "train", "evaluate", "export")
 
 
 def put(uri, content):
@@ -33,15 +32,17 @@ def put(uri, content):
         file.write_bytes(content)
 
 
-def run(stage, *flags, workdir=ROOT):
+def run(stage, *flags, root=ROOT):
     return program.main(
         [
             stage,
             f"--config={CONFIG}",
-            f"--workdir={workdir}",
+            f"--workdir={root}",
             f"--config.data.name={IMAGES}",
             "--config.search.seeds=3,",
+            "--config.search.epochs=1",
             "--config.search.batch_size=4",
+            "--config.selection.epochs=1",
             "--config.selection.batch_size=8",
             "--config.network.batch_size=8",
             "--config.repeats=1",
@@ -71,39 +72,44 @@ def images():
 
 @pytest.fixture(scope="module")
 def finished(images):
-    """A run that was interrupted inside of its search."""
-    assert run("prepare") == 0
-    write, writes = search_run.workdir.write_json, []
+    """A run whose training was interrupted at the end of its first epoch."""
+    for stage in ("prepare", "search", "select"):
+        assert run(stage) == 0, stage
+    write = workdir.write_json
 
     def interrupted(path, *arguments, **options):
         write(path, *arguments, **options)
         if path.name == "history.json":
-            writes.append(path)
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search_run.workdir, "write_json", interrupted)
-        assert run("search") == program.INTERRUPTED_STATUS
-    assert len(writes) == 1
-    for stage in (*STAGES[1:], "report"):
+        patch.setattr(workdir, "write_json", interrupted)
+        assert run("train") == program.INTERRUPTED_STATUS
+    for stage in ("train", "evaluate", "export", "report"):
         assert run(stage) == 0, stage
     return storage.path(ROOT)
 
 
 @pytest.mark.slow
 class TestRemoteRun:
-    def test_ends_with_the_bits_of_an_uninterrupted_one_here(
+    def test_trains_to_the_bits_of_an_uninterrupted_one_here(
         self, finished, tmp_path
     ):
-        assert run("prepare", workdir=tmp_path) == 0
-        assert run("search", workdir=tmp_path) == 0
-        for name in ("architecture.json", "genotype.json", "identity.json"):
-            there = finished / "search" / "seed-3" / name
-            here = tmp_path / "search" / "seed-3" / name
-            assert there.read_bytes() == here.read_bytes(), name
-        assert files_below(finished / "data") == {
-            file.name for file in (tmp_path / "data").iterdir()
-        }
+        cells = finished / "selection" / "genotype.json"
+        flag = f"--config.network.cell={cells}"
+        for stage in ("prepare", "train"):
+            assert run(stage, flag, root=tmp_path) == 0
+        assert {
+            file.name for file in (finished / "data").iterdir()
+        } == {file.name for file in (tmp_path / "data").iterdir()}
+        there, here = (
+            json.loads((root / "training/repeat-0/history.json").read_text())
+            for root in (finished, tmp_path)
+        )
+        for epoch in there["epochs"] + here["epochs"]:
+            del epoch["seconds"]
+        assert len(there["epochs"]) == 2
+        assert there == here
 
     def test_leaves_whole_files_alone(self, finished):
         names = files_below(finished)
@@ -136,12 +142,11 @@ class TestRemoteRun:
         for name, content in before.items():
             assert (finished / name).read_bytes() == content, name
 
-    def test_a_training_begins_with_a_remote_network(self, finished, tmp_path):
-        file = finished / "training" / "repeat-0" / "model.keras"
-        flags = (f"--config.network.pretrained={file}",)
-        assert run("prepare", *flags, workdir=tmp_path) == 0
-        assert run("train", *flags, workdir=tmp_path) == 0
-        assert (tmp_path / "training" / "repeat-0" / "model.keras").exists()
+    def test_cells_of_a_remote_network_are_those_it_was_given(self, finished):
+        network = finished / "training" / "repeat-0" / "model.keras"
+        assert published.resolve(str(network)) == published.resolve(
+            str(finished / "selection" / "genotype.json")
+        )
 
     def test_says_what_to_do_with_a_remote_model(self, finished, capsys):
         assert run("export") == 0
@@ -158,9 +163,7 @@ def test_encoded_images_are_read_from_a_remote_folder(images):
         "--config.selection.cutout=0",
         "--config.network.cutout=0",
     )
-    assert run("prepare", *flags, workdir=root) == 0
-    from att_darts_tf.data import prepared
-
+    assert run("prepare", *flags, root=root) == 0
     split = prepared.load(f"{root}/data").split("train")
     expected = {
         storage.path(f"{images}/{name}/{number}.png").read_bytes(): label
@@ -173,19 +176,19 @@ def test_encoded_images_are_read_from_a_remote_folder(images):
 
 
 def test_pipeline_wants_a_work_directory_here(capsys):
-    assert run("pipeline", workdir="ram://run/pipeline") == 2
+    assert run("pipeline", root="ram://run/pipeline") == 2
     assert "Run the stages one by one" in capsys.readouterr().err
     assert not files_below("ram://run/pipeline")
 
 
 def test_remote_folder_without_images_is_no_name_of_a_dataset(capsys):
     flag = "--config.data.name=ram://nowhere/images"
-    assert run("prepare", flag, workdir="ram://run/nowhere") == 2
+    assert run("prepare", flag, root="ram://run/nowhere") == 2
     assert "Expected a folder of images at" in capsys.readouterr().err
 
 
 def test_file_system_that_is_not_there_is_named(capsys):
-    assert run("prepare", workdir="nothing://bucket/run") == 2
+    assert run("prepare", root="nothing://bucket/run") == 2
     error = capsys.readouterr().err
     assert "Expected a folder that can be written: nothing://bucket" in error
     assert error.count("\n") == 1
@@ -224,7 +227,7 @@ def test_second_claim_is_refused_while_the_first_is_held():
     assert files_below("ram://claimed/run") == {"config.json"}
 
 
-def test_claim_of_a_process_that_was_killed_ends(monkeypatch):
+def test_claim_of_a_process_that_was_killed_ends():
     folder = storage.path("ram://claimed/stale")
     left = f"{folder}/{ownership.LOCK}-killed"
     put(left, f"{time.time() - 60} process 7 on elsewhere".encode())
@@ -249,18 +252,17 @@ def test_held_claim_is_renewed(monkeypatch):
 def test_process_whose_claim_went_is_interrupted(monkeypatch, capsys):
     monkeypatch.setattr(ownership, "RENEWAL", 0.02)
     folder = storage.path("ram://claimed/lost")
-    interrupted = threading.Event()
     with pytest.raises(KeyboardInterrupt):
         with ownership.hold(folder) as claim:
             claim.file.unlink()
-            interrupted.wait(20)
+            begun = time.monotonic()
+            while time.monotonic() - begun < 20:
+                time.sleep(0.01)
     assert f"claim on {folder} was lost" in capsys.readouterr().err
     assert not files_below(folder)
 
 
 def test_result_is_json_that_can_be_read_there(tmp_path):
-    from att_darts_tf.engine import workdir
-
     for folder in (tmp_path, storage.path("ram://stage")):
         with workdir.StageFolder(folder / "a", identity={}) as stage:
             stage.finish({"accuracy": 0.5})
