@@ -740,8 +740,9 @@ Options:
   --config.FIELD=VALUE
             Another value for one setting; `{PROGRAM} STAGE --help` lists them.
   --workdir=FOLDER
-            Where the run keeps its files; made if absent. The same command
-            again goes on where it stopped.
+            Where the run keeps its files, here or at a URI such as
+            gs://bucket/run; made if absent. The same command again goes on
+            where it stopped.
 
 Configurations:
 {names}
