@@ -7,7 +7,6 @@ answer without loading TensorFlow.
 
 import dataclasses
 import difflib
-import pathlib
 import re
 import shlex
 import signal
@@ -21,7 +20,14 @@ from absl import flags
 from ml_collections import config_flags
 
 import att_darts_tf
-from att_darts_tf import layout, lineage, settings, startup, summary
+from att_darts_tf import (
+    layout,
+    lineage,
+    settings,
+    startup,
+    storage,
+    summary,
+)
 from att_darts_tf.engine import preemption, workdir
 from att_darts_tf.errors import UsageError
 from att_darts_tf.space import published
@@ -59,7 +65,7 @@ class Command:
         """Returns the command that runs another stage of the same run."""
         return shlex.join([PROGRAM, stage, *self.flags])
 
-    def require(self, folder: pathlib.Path, stage: str) -> None:
+    def require(self, folder: storage.Path, stage: str) -> None:
         """Raises `UsageError` where an earlier stage has not been finished."""
         # A stage writes this file last.
         last = "dataset.json" if stage == "prepare" else "result.json"
@@ -207,6 +213,12 @@ def _pipeline(command, folders):
             "not installed. Run: pip install 'att-darts-tf[pipeline]', or run "
             "the other stages one by one"
         ) from error
+    if storage.is_remote(folders.root):
+        raise UsageError(
+            "Expected a --workdir on this machine for the stage pipeline, "
+            "whose local runner and its tasks meet there. Received: "
+            f"{folders.root}. Run the stages one by one, or choose another"
+        )
     settings.check_pretrained(command.config)
     if not settings.given_cells(command.config):
         _require_memory(command, folders)
@@ -229,7 +241,7 @@ def _import_checkpoint(command, folders):
         network_dir=folders.training(0),
         supernet_dir=folders.imported,
     )
-    lineage.record(pathlib.Path(result["folder"]), stage="import-checkpoint")
+    lineage.record(storage.path(result["folder"]), stage="import-checkpoint")
     return summary.import_checkpoint(result)
 
 
@@ -728,8 +740,9 @@ Options:
   --config.FIELD=VALUE
             Another value for one setting; `{PROGRAM} STAGE --help` lists them.
   --workdir=FOLDER
-            Where the run keeps its files; made if absent. The same command
-            again goes on where it stopped.
+            Where the run keeps its files, here or at a URI such as
+            gs://bucket/run; made if absent. The same command again goes on
+            where it stopped.
 
 Configurations:
 {names}

@@ -5,9 +5,9 @@ counts it again.
 """
 
 import os
-import pathlib
 from collections.abc import Iterator
 
+from att_darts_tf import storage
 from att_darts_tf.engine import workdir
 from att_darts_tf.errors import UsageError
 from att_darts_tf.space import drawings, published, search_space
@@ -85,8 +85,8 @@ def draw(name: str, folder: str | os.PathLike) -> Iterator[str]:
     else:
         # Cells of several locations look alike: no file says which it was.
         cells, title = published.resolve(name), name
-        name = pathlib.Path(name).stem
-    folder = pathlib.Path(folder)
+        name = storage.path(name).stem
+    folder = storage.path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -2,15 +2,12 @@
 
 import contextlib
 import dataclasses
-import fcntl
-import os
-import pathlib
 from collections.abc import Iterator
 
 import ml_collections
 
-from att_darts_tf import settings
-from att_darts_tf.engine import workdir
+from att_darts_tf import settings, storage
+from att_darts_tf.engine import ownership, workdir
 from att_darts_tf.errors import UsageError
 
 CONFIG_FORMAT = 1
@@ -21,86 +18,86 @@ class Layout:
     """Where each stage of a run keeps its files.
 
     Args:
-        root: Absolute path of the work directory.
+        root: Absolute path of the work directory, or that of a URI.
     """
 
-    root: pathlib.Path
+    root: storage.Path
 
     @property
-    def config(self) -> pathlib.Path:
+    def config(self) -> storage.Path:
         return self.root / "config.json"
 
     @property
-    def data(self) -> pathlib.Path:
+    def data(self) -> storage.Path:
         return self.root / "data"
 
     @property
-    def dataset(self) -> pathlib.Path:
+    def dataset(self) -> storage.Path:
         """Returns the file that describes the prepared images."""
         return self.data / "dataset.json"
 
     @property
-    def searches(self) -> pathlib.Path:
+    def searches(self) -> storage.Path:
         """Returns the folder of all searches, which the first one makes."""
         return self.root / "search"
 
-    def search(self, seed: int) -> pathlib.Path:
+    def search(self, seed: int) -> storage.Path:
         return self.searches / f"seed-{seed}"
 
-    def found(self, seed: int) -> pathlib.Path:
+    def found(self, seed: int) -> storage.Path:
         """Returns the file of the cells that a search found."""
         return self.search(seed) / "genotype.json"
 
     @property
-    def selection(self) -> pathlib.Path:
+    def selection(self) -> storage.Path:
         return self.root / "selection"
 
     @property
-    def selected(self) -> pathlib.Path:
+    def selected(self) -> storage.Path:
         """Returns the file of the cells that were selected."""
         return self.selection / "genotype.json"
 
     @property
-    def trainings(self) -> pathlib.Path:
+    def trainings(self) -> storage.Path:
         """Returns the folder of all trainings, which the first one makes."""
         return self.root / "training"
 
-    def training(self, repeat: int) -> pathlib.Path:
+    def training(self, repeat: int) -> storage.Path:
         return self.trainings / f"repeat-{repeat}"
 
-    def trained(self, repeat: int) -> pathlib.Path:
+    def trained(self, repeat: int) -> storage.Path:
         """Returns the file of a trained network."""
         return self.training(repeat) / "model.keras"
 
     @property
-    def imported(self) -> pathlib.Path:
+    def imported(self) -> storage.Path:
         """Returns the folder of a supernet from a checkpoint."""
         return self.root / "imported"
 
     @property
-    def evaluation(self) -> pathlib.Path:
+    def evaluation(self) -> storage.Path:
         return self.root / "evaluation"
 
     @property
-    def export(self) -> pathlib.Path:
+    def export(self) -> storage.Path:
         return self.root / "export"
 
     @property
-    def model(self) -> pathlib.Path:
+    def model(self) -> storage.Path:
         """Returns the folder of the SavedModel."""
         return self.export / "model"
 
     @property
-    def classifier(self) -> pathlib.Path:
+    def classifier(self) -> storage.Path:
         """Returns the script that classifies image files."""
         return self.export / "classify.py"
 
     @property
-    def report(self) -> pathlib.Path:
+    def report(self) -> storage.Path:
         return self.root / "report"
 
     @property
-    def pipeline(self) -> pathlib.Path:
+    def pipeline(self) -> storage.Path:
         return self.root / "pipeline"
 
 
@@ -115,11 +112,11 @@ def claim(root: str, config: ml_collections.ConfigDict) -> Iterator[Layout]:
     goes again, so that the mended command is welcome.
 
     Args:
-        root: Path of the work directory, which is made if absent.
+        root: Path or URI of the work directory, which is made if absent.
         config: The resolved configuration.
     """
-    layout = Layout(pathlib.Path(os.path.abspath(os.path.expanduser(root))))
-    with _lock(layout):
+    layout = Layout(storage.absolute(root))
+    with ownership.hold(layout.root):
         new = not layout.config.exists()
         if new:
             _record(layout, config)
@@ -138,27 +135,6 @@ def _record(layout: Layout, config: ml_collections.ConfigDict) -> None:
     workdir.write_json(
         layout.config, workdir.plain(config), format=CONFIG_FORMAT
     )
-
-
-def _lock(layout: Layout):
-    try:
-        layout.root.mkdir(parents=True, exist_ok=True)
-        lock = open(layout.root / ".lock", "a")
-    except OSError as error:
-        raise UsageError(
-            f"Expected a folder that can be made and written at {layout.root}. "
-            f"Received: {error.strerror}. Choose another --workdir"
-        ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        lock.close()
-        raise UsageError(
-            f"Expected {layout.root} for this process alone. Received: another "
-            "process is working in it. Wait for it, or use another --workdir"
-        ) from error
-    # Closing the file gives the lock back, as the end of a process does.
-    return lock
 
 
 def _compare(layout: Layout, config: ml_collections.ConfigDict) -> bool:

@@ -2,9 +2,9 @@
 
 import importlib.metadata
 import json
-import pathlib
 import platform
 
+from att_darts_tf import storage
 from att_darts_tf.engine import workdir
 
 LINEAGE_FORMAT = 1
@@ -21,7 +21,7 @@ _DISTRIBUTIONS = (
 )
 
 
-def record(folder: pathlib.Path, *, stage: str) -> dict:
+def record(folder: storage.Path, *, stage: str) -> dict:
     """Writes `lineage.json` into the folder of a finished stage.
 
     It holds what the stage's identity holds - configuration, seed, digests of
@@ -42,7 +42,7 @@ def record(folder: pathlib.Path, *, stage: str) -> dict:
     return _write(folder, stage, identity, folder / "result.json")
 
 
-def record_data(folder: pathlib.Path) -> dict:
+def record_data(folder: storage.Path) -> dict:
     """Does the same for prepared images, which describe themselves.
 
     Args:

@@ -9,7 +9,6 @@ import html
 import io
 import math
 import os
-import pathlib
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import Any
 
 import ml_collections
 
-from att_darts_tf import settings
+from att_darts_tf import settings, storage
 from att_darts_tf.durations import duration
 from att_darts_tf.engine import workdir as workdir_module
 from att_darts_tf.errors import UsageError
@@ -198,7 +197,7 @@ def run_report(
         network without auxiliary head; `mean` and `standard_deviation` of the
         test accuracy, and its number of `images`.
     """
-    records = read_records(config, pathlib.Path(workdir))
+    records = read_records(config, storage.path(workdir))
     identity = workdir_module.identity(
         config,
         sections=tuple(name for name in config if name != "hourly_price"),
@@ -235,7 +234,7 @@ def run_report(
 
 
 def read_records(
-    config: ml_collections.ConfigDict, root: pathlib.Path
+    config: ml_collections.ConfigDict, root: storage.Path
 ) -> Records:
     """Reads and checks what is shown, or raises `UsageError`.
 
@@ -319,7 +318,7 @@ class _Reader:
         root: Folder of the run.
     """
 
-    def __init__(self, root: pathlib.Path):
+    def __init__(self, root: storage.Path):
         self.root = root
         self.files: dict[str, str] = {}
 
@@ -357,7 +356,7 @@ class _Reader:
         self.files[name] = workdir_module.digest(path)
         return Genotype.read(path)
 
-    def require(self, stage: str, name: str) -> pathlib.Path:
+    def require(self, stage: str, name: str) -> storage.Path:
         path = self.root / name
         if not path.exists():
             command = shlex.join(["att-darts", stage])
@@ -631,7 +630,7 @@ def _facts(config, records) -> Markup:
         origin = f"best of {_many(len(records.searches), 'search', 'es')}"
     else:
         # Of a file, the configuration below has the whole path.
-        cells = pathlib.PurePath(settings.given_cells(config)).name
+        cells = storage.path(settings.given_cells(config)).name
         origin = "given, not searched"
     facts = [
         (

@@ -1,9 +1,9 @@
 """Stage: a trained network -> a SavedModel that needs TensorFlow alone."""
 
+import contextlib
 import os
 import pathlib
 import shlex
-import shutil
 import statistics
 import sys
 import time
@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import convert_to_constants
 
-from att_darts_tf import durations
+from att_darts_tf import durations, storage
 from att_darts_tf.data import (
     augment,
     input_pipeline,
@@ -236,7 +236,7 @@ def run_export(
         `median`, `least` and `most` milliseconds.
     """
     data = prepared.load(data_dir)
-    file = pathlib.Path(model) / "model.keras"
+    file = storage.path(model) / "model.keras"
     identity = workdir.identity(
         config,
         sections=("engine",),
@@ -308,23 +308,26 @@ def _save(
     Returns:
         As `largest_difference` and `latencies` in `run_export`.
     """
-    unfinished = path.with_name(".unfinished-model")
-    with writing(path):
-        for left_over in (unfinished, path):
-            if left_over.exists():
-                shutil.rmtree(left_over)
-        classifier.save(unfinished)
-    signatures = tf.saved_model.load(str(unfinished)).signatures
-    difference = _largest_difference(
-        network,
-        signatures,
-        split=data.split("train").head(_IMAGES_COMPARED),
-        preprocessing=preprocessing,
-        file=file,
-    )
-    latencies = _latencies(signatures[PIXELS], data.image_shape)
-    with writing(path):
-        os.replace(unfinished, path)
+    with contextlib.ExitStack() as stack:
+        with writing(path):
+            for left_over in (path, *path.parent.glob(f"{storage.PARTIAL}*")):
+                storage.remove(left_over)
+            place = stack.enter_context(
+                storage.temporary_folder(path.parent, prefix=storage.PARTIAL)
+            )
+            unfinished = pathlib.Path(place, "model")
+            classifier.save(unfinished)
+        signatures = tf.saved_model.load(str(unfinished)).signatures
+        difference = _largest_difference(
+            network,
+            signatures,
+            split=data.split("train").head(_IMAGES_COMPARED),
+            preprocessing=preprocessing,
+            file=file,
+        )
+        latencies = _latencies(signatures[PIXELS], data.image_shape)
+        with writing(path):
+            storage.move_folder(unfinished, path)
     return difference, latencies
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import ml_collections
 
+from att_darts_tf import storage
 from att_darts_tf.errors import UsageError
 from att_darts_tf.space import published, registry, search_space, trained
 
@@ -599,11 +600,15 @@ def _module_of_file(path: str):
 
 def _is_path(value: str) -> bool:
     # A name of TensorFlow Datasets may hold a slash.
-    return value.startswith((".", "~", os.sep)) or os.path.exists(value)
+    return (
+        value.startswith((".", "~", os.sep))
+        or storage.is_remote(value)
+        or os.path.exists(value)
+    )
 
 
 def _absolute(path: str) -> str:
-    return os.path.abspath(os.path.expanduser(path))
+    return str(storage.absolute(path))
 
 
 def _with_hint(error: UsageError, hint: str) -> UsageError:

@@ -11,7 +11,7 @@ import time
 
 import ml_collections
 
-from att_darts_tf import durations, settings
+from att_darts_tf import durations, settings, storage
 from att_darts_tf.engine import workdir
 from att_darts_tf.layout import Layout
 
@@ -165,8 +165,11 @@ def spread(result: dict, *, prefix: str = "") -> str:
 
 def classify_command(folders: Layout) -> list[str]:
     """Returns how to classify an image, with TensorFlow alone."""
-    command = shlex.join([sys.executable, str(folders.classifier)])
-    return ["Classify a JPEG or PNG file:", f"  {command} IMAGE"]
+    script, first = str(folders.classifier), "Classify a JPEG or PNG file:"
+    if storage.is_remote(folders.export):
+        script = "export/classify.py"
+        first = f"With a copy of {folders.export}, classify a JPEG or PNG file:"
+    return [first, f"  {shlex.join([sys.executable, script])} IMAGE"]
 
 
 def _candidate(candidate: dict) -> str:

@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import logging
-import os
 import pkgutil
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import ml_collections
 from kfp import local
 
 import att_darts_tf
-from att_darts_tf import settings, summary
+from att_darts_tf import settings, storage, summary
 from att_darts_tf.engine import workdir
 from att_darts_tf.errors import UsageError
 from att_darts_tf.layout import Layout
@@ -38,7 +37,7 @@ def run_pipeline(
     text = json.dumps(workdir.plain(config), sort_keys=True)
     refuse_replaced_text(text, folders)
     code, given = code_digest(), settings.given_cells(config)
-    if os.path.exists(given):
+    if given and storage.path(given).exists():
         # The cache would not see that another file has its name.
         code = f"{code}-{workdir.digest(given)}"
     define = pipeline.define(code=code, search_cells=not given)

@@ -16,16 +16,17 @@ HOMES = {
     LIBRARY: ROOT / LIBRARY,
 }
 
-FOUNDATIONS = {"durations", "errors", "memory"}
+FOUNDATIONS = {"durations", "errors", "memory", "storage"}
 MIDDLE = {"data", "space", "engine"} | FOUNDATIONS
 # What a package or module may import of the project, itself aside.
 ALLOWED = {
     "": set(),
-    "catalogue": {"engine", "errors", "space"},
+    "catalogue": FOUNDATIONS | {"engine", "space"},
     "durations": set(),
     "errors": set(),
     "memory": {"errors"},
     "startup": set(),
+    "storage": {"startup"},
     "configs": set(),
     "data": FOUNDATIONS,
     "space": FOUNDATIONS,
@@ -35,9 +36,9 @@ ALLOWED = {
     "released": MIDDLE | {"network", "search"},
     "serving": MIDDLE | {"network"},
     "report": MIDDLE | {"network", "settings"},
-    "settings": {"errors", "space"},
-    "layout": {"errors", "engine", "settings"},
-    "lineage": {"errors", "engine"},
+    "settings": FOUNDATIONS | {"space"},
+    "layout": FOUNDATIONS | {"engine", "settings"},
+    "lineage": FOUNDATIONS | {"engine"},
     "doctor": {
         "engine",
         "lineage",
@@ -46,7 +47,7 @@ ALLOWED = {
         "settings",
         "startup",
     },
-    "summary": {"durations", "errors", "engine", "layout", "settings"},
+    "summary": FOUNDATIONS | {"engine", "layout", "settings"},
 }
 RUNNERS = set(ALLOWED) - {"configs"}
 ALLOWED["pipeline"] = RUNNERS
@@ -57,6 +58,7 @@ LIGHT = (
     "layout",
     "lineage",
     "startup",
+    "storage",
     "summary",
     "catalogue",
     "doctor",

@@ -7,8 +7,6 @@ and divided, whatever the order of reading.
 import dataclasses
 import difflib
 import hashlib
-import os
-import pathlib
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -17,6 +15,7 @@ import ml_collections
 import numpy as np
 import tensorflow as tf
 
+from att_darts_tf import storage
 from att_darts_tf.data import images, statistics
 from att_darts_tf.data.sample import sheets
 from att_darts_tf.errors import UsageError
@@ -73,9 +72,9 @@ def open_source(settings: ml_collections.ConfigDict) -> Source:
     name = settings.name
     if name == "sample":
         return _open_sample(settings)
-    if os.path.isdir(os.path.expanduser(name)):
+    if storage.path(name).expanduser().is_dir():
         return _open_folder(settings)
-    if not re.fullmatch(r"\w[\w/:.,=+-]*", name):
+    if storage.is_remote(name) or not re.fullmatch(r"\w[\w/:.,=+-]*", name):
         raise UsageError(
             f"Expected a folder of images at {name}. Received: no such "
             "folder. Set config.data.name to one with a sub-folder per class"
@@ -131,7 +130,7 @@ def _open_sample(settings) -> Source:
 
 
 def _open_folder(settings) -> Source:
-    root = pathlib.Path(settings.name).expanduser()
+    root = storage.path(settings.name).expanduser()
     try:
         files = _divide_folder(root, settings.test_fraction)
         revision = _revision_of(root, files)
@@ -159,7 +158,7 @@ def _key_of(path, root) -> str:
 
 
 def read_file(
-    path: pathlib.Path, settings: ml_collections.ConfigDict
+    path: storage.Path, settings: ml_collections.ConfigDict
 ) -> np.ndarray | bytes:
     """Reads an image as `Example` holds it.
 
@@ -249,9 +248,9 @@ def _image_files(folder) -> list:
         raise error
 
     files = []
-    for parent, folders, names in os.walk(folder, onerror=refuse):
+    for parent, folders, names in storage.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        for path in (pathlib.Path(parent, name) for name in names):
+        for path in (storage.path(parent) / name for name in names):
             if not _is_shown(path):
                 continue
             if path.suffix.lower() in UNREADABLE:

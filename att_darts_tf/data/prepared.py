@@ -6,13 +6,13 @@ import hashlib
 import json
 import math
 import os
-import pathlib
 import re
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from att_darts_tf import storage
 from att_darts_tf.data import records, shards
 from att_darts_tf.errors import UsageError
 
@@ -68,7 +68,7 @@ class EncodedSplit:
         index: Array of dtype `shards.INDEX`, `(examples,)`.
     """
 
-    shards: tuple[pathlib.Path, ...]
+    shards: tuple[storage.Path, ...]
     index: np.ndarray
 
     def __len__(self) -> int:
@@ -126,7 +126,7 @@ class PreparedData:
             windows of `image_shape`; otherwise as pixels of that shape.
     """
 
-    folder: pathlib.Path
+    folder: storage.Path
     name: str
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
@@ -194,7 +194,7 @@ def load(data_dir: str | os.PathLike) -> PreparedData:
     Args:
         data_dir: Folder that `run.run_prepare` wrote.
     """
-    folder = pathlib.Path(data_dir)
+    folder = storage.path(data_dir)
     description = read_description(folder)
     return PreparedData(
         folder=folder,
@@ -209,7 +209,7 @@ def load(data_dir: str | os.PathLike) -> PreparedData:
     )
 
 
-def read_description(folder: pathlib.Path) -> dict[str, Any]:
+def read_description(folder: storage.Path) -> dict[str, Any]:
     """Returns the content of `dataset.json`, checked."""
     path = folder / DESCRIPTION
     try:
@@ -238,7 +238,7 @@ def read_description(folder: pathlib.Path) -> dict[str, Any]:
     return description
 
 
-def check_files(folder: pathlib.Path, description: dict[str, Any]) -> None:
+def check_files(folder: storage.Path, description: dict[str, Any]) -> None:
     """Raises `UsageError` for a file that is missing or damaged."""
     for split in description["splits"].values():
         index = [split["index"]] if "index" in split else []

@@ -1,13 +1,12 @@
 """Examples as TFRecord files: the image, the label and the key."""
 
 import hashlib
-import os
-import pathlib
 from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
 
+from att_darts_tf import storage
 from att_darts_tf.errors import UsageError
 
 _FEATURES = {
@@ -42,27 +41,24 @@ def encode(*, key: str, image: np.ndarray | bytes, label: int) -> bytes:
     return example.SerializeToString(deterministic=True)
 
 
-def write(path: pathlib.Path, records: Iterable[bytes]) -> str:
+def write(path: storage.Path, records: Iterable[bytes]) -> str:
     """Writes a whole file or none.
 
     Returns:
         The SHA-256 of the file, in hexadecimal.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    with tf.io.TFRecordWriter(str(partial)) as writer:
-        for record in records:
-            writer.write(record)
-    with open(partial, "rb") as file:
-        os.fsync(file.fileno())
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    os.replace(partial, path)
-    return digest
+    with storage.replacing(path) as partial:
+        with tf.io.TFRecordWriter(str(partial)) as writer:
+            for record in records:
+                writer.write(record)
+        with partial.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check(path: pathlib.Path, sha256: str) -> None:
+def check(path: storage.Path, sha256: str) -> None:
     """Raises `UsageError` unless the file is the one that was written."""
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             received = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UsageError(
@@ -76,7 +72,7 @@ def check(path: pathlib.Path, sha256: str) -> None:
         )
 
 
-def read(path: pathlib.Path, *, image_shape: tuple[int, int, int]):
+def read(path: storage.Path, *, image_shape: tuple[int, int, int]):
     """Reads every record of a file, in order.
 
     Returns:
@@ -104,6 +100,6 @@ def read(path: pathlib.Path, *, image_shape: tuple[int, int, int]):
     return np.concatenate(images), np.concatenate(labels).astype(np.int32)
 
 
-def again(path: pathlib.Path) -> str:
+def again(path: storage.Path) -> str:
     """Says how to mend a file of prepared images."""
     return f"Remove {path.parent} and prepare the images again"

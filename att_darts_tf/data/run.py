@@ -12,7 +12,6 @@ import functools
 import json
 import math
 import os
-import pathlib
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -22,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from att_darts_tf import durations, memory
+from att_darts_tf import durations, memory, storage
 from att_darts_tf.data import (
     datasets,
     images,
@@ -86,7 +85,7 @@ def run_prepare(
     Returns:
         The content of `dataset.json`.
     """
-    folder = pathlib.Path(output_dir)
+    folder = storage.path(output_dir)
     source = datasets.open_source(config.data)
     asked = {
         **{name: _plain(config.data[name]) for name in DECISIVE},
@@ -316,7 +315,7 @@ def _in_parallel(function, items):
 
 
 def _finished(folder, asked) -> dict[str, Any] | None:
-    if not os.path.exists(folder / prepared.DESCRIPTION):
+    if not (folder / prepared.DESCRIPTION).exists():
         return None
     description = prepared.read_description(folder)
     if description["source"] != asked:
@@ -333,18 +332,14 @@ def _begin(folder) -> None:
     """Takes the description away: without it nothing is complete."""
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for name in ("{}", ".{}.partial"):
-            path = folder / name.format(prepared.DESCRIPTION)
-            path.unlink(missing_ok=True)
+        (folder / prepared.DESCRIPTION).unlink(missing_ok=True)
         # Of another number of files, some would stay.
         for split in ("train", "test"):
-            name = f"{split}-?????-of-?????.tfrecord"
-            for pattern in (name, f".{name}.partial"):
-                for file in folder.glob(pattern):
-                    file.unlink()
-            for name in ("{}", ".{}.partial"):
-                index = name.format(shards.INDEX_FILE.format(split))
-                (folder / index).unlink(missing_ok=True)
+            for file in folder.glob(f"{split}-?????-of-?????.tfrecord"):
+                file.unlink()
+            (folder / shards.INDEX_FILE.format(split)).unlink(missing_ok=True)
+        for left_over in folder.glob(f"{storage.PARTIAL}*"):
+            storage.remove(left_over)
         for left_over in folder.glob(f"{shards.SORTING}*"):
             shutil.rmtree(left_over)
 
@@ -382,14 +377,8 @@ def _write_records(folder, split, ordered) -> list[dict[str, Any]]:
 
 
 def _write_description(folder, description) -> None:
-    path = folder / prepared.DESCRIPTION
-    partial = folder / f".{prepared.DESCRIPTION}.partial"
-    with open(partial, "w", encoding="utf-8") as file:
-        json.dump(description, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    with storage.replacing(folder / prepared.DESCRIPTION) as partial:
+        partial.write_text(json.dumps(description, indent=2) + "\n", "utf-8")
 
 
 @contextlib.contextmanager

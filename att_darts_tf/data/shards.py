@@ -7,15 +7,14 @@ are sorted and written, and one batch of them while they are read.
 import contextlib
 import hashlib
 import os
-import pathlib
 import struct
-import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from att_darts_tf import storage
 from att_darts_tf.data import records
 from att_darts_tf.errors import UsageError
 
@@ -61,20 +60,21 @@ class Sorter(contextlib.AbstractContextManager):
     Its files go with the context that it is entered for.
 
     Args:
-        folder: Path of an existing folder with room for all records.
+        folder: Path of an existing folder with room for all records; of a
+            remote one, they are sorted in a temporary folder here.
     """
 
-    def __init__(self, folder: pathlib.Path):
+    def __init__(self, folder: storage.Path):
         self.folder = folder
         self._examples = 0
         self.bytes = 0
         self._exits = contextlib.ExitStack()
         place = self._exits.enter_context(
-            tempfile.TemporaryDirectory(prefix=SORTING, dir=folder)
+            storage.temporary_folder(folder, prefix=SORTING)
         )
         self._buckets = [
             self._exits.enter_context(
-                open(pathlib.Path(place, str(number)), "w+b")
+                open(os.path.join(place, str(number)), "w+b")
             )
             for number in range(_BUCKETS)
         ]
@@ -130,7 +130,7 @@ def _entries_of(bucket) -> Iterator[tuple[Entry, int]]:
 
 
 def write(
-    folder: pathlib.Path, split: str, sorter: Sorter
+    folder: storage.Path, split: str, sorter: Sorter
 ) -> dict[str, Any]:
     """Writes sorted records as shards, and the index of their images.
 
@@ -182,19 +182,15 @@ def _placed(
 
 
 def _write_index(path, index) -> str:
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "w+b") as file:
-        np.save(file, index)
-        file.flush()
-        os.fsync(file.fileno())
-        file.seek(0)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    os.replace(partial, path)
-    return digest
+    with storage.replacing(path) as partial:
+        with partial.open("w+b") as file:
+            np.save(file, index)
+            file.seek(0)
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_index(
-    path: pathlib.Path, sha256: str, files: Sequence[dict[str, Any]]
+    path: storage.Path, sha256: str, files: Sequence[dict[str, Any]]
 ) -> np.ndarray:
     """Reads the index of a split, and checks that its shards are whole.
 
@@ -212,10 +208,11 @@ def read_index(
     expected = [file["examples"] for file in files]
     try:
         # Mapped first: the head of a file may claim any size.
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-        if mapped.dtype != INDEX or mapped.ndim != 1:
-            raise ValueError(f"{mapped.dtype} of {mapped.ndim} axes")
-        index = np.array(mapped)
+        with storage.local(path) as file:
+            mapped = np.load(file, mmap_mode="r", allow_pickle=False)
+            if mapped.dtype != INDEX or mapped.ndim != 1:
+                raise ValueError(f"{mapped.dtype} of {mapped.ndim} axes")
+            index = np.array(mapped)
         counts = np.bincount(index["shard"], minlength=len(files)).tolist()
     # What is no such file makes numpy raise nearly anything.
     except Exception as error:
@@ -248,7 +245,7 @@ def read_index(
 
 
 def read_images(
-    files: Sequence[pathlib.Path], index: np.ndarray
+    files: Sequence[storage.Path], index: np.ndarray
 ) -> list[bytes]:
     """Reads encoded images.
 
@@ -262,8 +259,9 @@ def read_images(
     contents = []
     for shard, offset, length, crc, _ in index.tolist():
         try:
-            with open(files[shard], "rb", buffering=0) as file:
-                read = os.pread(file.fileno(), length, offset)
+            with files[shard].open("rb", buffering=0) as file:
+                file.seek(offset)
+                read = file.read(length)
         except OSError as error:
             raise UsageError(
                 f"Expected a readable file of images at {files[shard]}. "

@@ -5,7 +5,6 @@ import csv
 import io
 import json
 import os
-import pathlib
 import re
 import time
 import warnings
@@ -13,6 +12,7 @@ import warnings
 import keras
 import tensorflow as tf
 
+from att_darts_tf import storage
 from att_darts_tf.engine import callbacks as callbacks_module
 from att_darts_tf.engine import devices, preemption, workdir
 from att_darts_tf.engine.writing import writing
@@ -79,7 +79,7 @@ def fit(
     Returns:
         The history: a list with one dictionary of floats for each epoch.
     """
-    folder = pathlib.Path(folder)
+    folder = storage.path(folder)
     state = _State(model, folder / "checkpoints")
     state.restore()
     if state.epoch < epochs:
@@ -209,7 +209,10 @@ class _State:
         ]
 
     def _restore(self, path):
-        record = tf.train.load_checkpoint(path).get_tensor(_RECORD)
+        # Without asking whether the path is that of a folder, as
+        # `load_checkpoint` does: some remote file systems say yes.
+        reader = tf.compat.v1.train.NewCheckpointReader(path)
+        record = reader.get_tensor(_RECORD)
         record = json.loads(record)
         if record["format"] != CHECKPOINT_FORMAT:
             raise UsageError(

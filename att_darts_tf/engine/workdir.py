@@ -6,20 +6,20 @@ which configuration, code and inputs its files come from.
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import pathlib
-import tempfile
 from collections.abc import Mapping
 
+from att_darts_tf import storage
+from att_darts_tf.engine import ownership
 from att_darts_tf.errors import UsageError
 
 IDENTITY_FORMAT = 1
 RESULT_FORMAT = 1
-# Files of a folder that a stage has not written to yet.
-_OWN = {".lock", "identity.json"}
+# What begins the names in a folder that a stage has not written to yet.
+_OWN = (ownership.LOCK, "identity.json")
 _PACKAGE = pathlib.Path(__file__).resolve().parent.parent
 
 
@@ -48,25 +48,11 @@ def write_atomically(path, content):
         path: Path of the file. An existing one is replaced.
         content: `bytes`, or `str`, which is written as UTF-8.
     """
-    path = pathlib.Path(path)
     if isinstance(content, str):
         content = content.encode()
     try:
-        descriptor, temporary = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name}-"
-        )
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            # Private by default; results are as readable as other files.
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-            raise
+        with storage.replacing(path) as file:
+            file.write_bytes(content)
     except OSError as error:
         raise UsageError(
             f"Expected to write {path}. Received: {error.strerror}. Make room "
@@ -124,7 +110,7 @@ def read_json(path, *, format):
         The dictionary, without its format number.
     """
     try:
-        payload = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        payload = json.loads(storage.path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(
             f"Expected a readable file {path}. Received: {error.strerror}. Run "
@@ -154,7 +140,7 @@ def read_json(path, *, format):
 
 def digest(path):
     """Returns the SHA-256 of a file, or of the names and files of a folder."""
-    path = pathlib.Path(path)
+    path = storage.path(path)
     total = hashlib.sha256()
     if not path.is_dir():
         try:
@@ -252,20 +238,13 @@ class StageFolder:
     """
 
     def __init__(self, path, *, identity):
-        self.path = pathlib.Path(path)
+        self.path = storage.path(path)
         self.identity = json.loads(json.dumps(plain(identity)))
         self._lock = None
         self._new = False
 
     def __enter__(self):
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / ".lock", "a")  # noqa: SIM115
-        except OSError as error:
-            raise UsageError(
-                f"Expected a folder that can be written: {self.path}. "
-                f"Received: {error.strerror}. Choose another --workdir"
-            ) from error
+        self._lock = ownership.hold(self.path)
         try:
             self._claim()
         except BaseException:
@@ -275,11 +254,12 @@ class StageFolder:
 
     def __exit__(self, kind, *_):
         mistaken = kind is not None and issubclass(kind, UsageError)
-        begun = {path.name for path in self.path.glob("*")} - _OWN
+        begun = any(
+            not path.name.startswith(_OWN) for path in self.path.glob("*")
+        )
         if self._new and mistaken and not begun:
             # The mended command is welcome; checkpoints keep their identity.
             (self.path / "identity.json").unlink(missing_ok=True)
-        # Closing the file gives the lock back, as the end of a process does.
         self._lock.close()
 
     def result(self):
@@ -295,14 +275,6 @@ class StageFolder:
         return self.result()
 
     def _claim(self):
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(
-                f"Expected {self.path} for this process alone. Received: "
-                "another process is working in it. Wait for it, or use another "
-                "--workdir"
-            ) from error
         file = self.path / "identity.json"
         self._new = not file.exists()
         if self._new:
@@ -329,9 +301,3 @@ def _first_difference(old, new, field=""):
                 return below
         return None
     return None if old == new else (field, old, new)
-
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

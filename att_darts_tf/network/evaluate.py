@@ -2,7 +2,6 @@
 
 import math
 import os
-import pathlib
 import statistics
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,7 +10,7 @@ import ml_collections
 import numpy as np
 import tensorflow as tf
 
-from att_darts_tf import durations
+from att_darts_tf import durations, storage
 from att_darts_tf.data import input_pipeline, prepared, preprocess
 from att_darts_tf.engine import devices, losses, training, workdir
 from att_darts_tf.errors import UsageError
@@ -134,7 +133,7 @@ def run_evaluation(
     """
     strategy = devices.strategy(config)
     data = prepared.load(data_dir)
-    files = [pathlib.Path(folder) / "model.keras" for folder in models]
+    files = [storage.path(folder) / "model.keras" for folder in models]
     if not files:
         raise UsageError(
             "Expected at least one trained network. Received: none. Run the "
@@ -227,7 +226,7 @@ def half_width_95(values: list[float]) -> float:
 
 
 def check_fits(
-    network: Classifier, *, data: prepared.PreparedData, file: pathlib.Path
+    network: Classifier, *, data: prepared.PreparedData, file: storage.Path
 ) -> None:
     """Raises `UsageError` for a network of images of another kind."""
     expected = (tuple(data.image_shape), len(data.class_names))

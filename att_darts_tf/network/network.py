@@ -1,13 +1,12 @@
 """The network of a genotype, as a Keras model."""
 
-import os
-import pathlib
 import zipfile
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from att_darts_tf import storage
 from att_darts_tf.engine import devices
 from att_darts_tf.errors import UsageError
 from att_darts_tf.network.cell import Cell
@@ -471,10 +470,10 @@ def load(path):
     Returns:
         A compiled `Classifier` with its weights and its optimizer's state.
     """
-    path = pathlib.Path(path)
     _check_classes(path, trained.read(path))
     try:
-        network = keras.saving.load_model(path, safe_mode=True)
+        with storage.local(path) as file:
+            network = keras.saving.load_model(file, safe_mode=True)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UsageError(
             f"Expected a trained network in {path}. Received: "
@@ -513,14 +512,9 @@ def _check_classes(path, description):
 
 def save(network, path):
     """Writes a network as a `.keras` file, whole or not at all."""
-    path = pathlib.Path(path)
-    unfinished = path.with_name(f".{path.stem}-{os.getpid()}.keras")
     try:
-        try:
+        with storage.replacing(path) as unfinished:
             network.save(unfinished)
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(
             f"Expected to write {path}. Received: {error.strerror or error}. "

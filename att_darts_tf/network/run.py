@@ -2,10 +2,10 @@
 
 import json
 import os
-import pathlib
 
 import ml_collections
 
+from att_darts_tf import storage
 from att_darts_tf.data import prepared, preprocess
 from att_darts_tf.engine import devices, workdir
 from att_darts_tf.errors import UsageError
@@ -195,7 +195,7 @@ def run_training(
 
 
 def _judge_candidate(
-    config, *, data, genotype, output_dir: pathlib.Path, label, alike
+    config, *, data, genotype, output_dir: storage.Path, label, alike
 ) -> dict:
     identity = _identity(
         config,

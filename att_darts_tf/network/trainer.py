@@ -1,10 +1,10 @@
 """Trains a network by a recipe: the `selection` or `network` configuration."""
 
-import pathlib
 
 import keras
 import ml_collections
 
+from att_darts_tf import storage
 from att_darts_tf.data import input_pipeline, prepared, preprocess
 from att_darts_tf.engine import callbacks, devices, optimizers, training
 from att_darts_tf.network import memory
@@ -65,7 +65,7 @@ def train(
     split: prepared.Split,
     genotype: Genotype | str,
     seed: int,
-    folder: pathlib.Path,
+    folder: storage.Path,
     label: str,
     alike: int = 0,
     pretrained: str = "",

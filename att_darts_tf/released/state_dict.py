@@ -20,6 +20,7 @@ import zipfile
 
 import numpy as np
 
+from att_darts_tf import storage
 from att_darts_tf.errors import UsageError
 from att_darts_tf.space import registry
 
@@ -108,7 +109,7 @@ def read(path) -> dict[str, np.ndarray]:
         counts of batches are left out and bfloat16 becomes float32.
     """
     try:
-        with open(path, "rb") as file:
+        with storage.path(path).open("rb") as file:
             return _weights(*_contents(file))
     except _Unfit as error:
         cause, (received, mend) = error, error.args

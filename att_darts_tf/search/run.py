@@ -3,12 +3,12 @@
 import io
 import json
 import os
-import pathlib
 
 import keras
 import ml_collections
 import numpy as np
 
+from att_darts_tf import storage
 from att_darts_tf.data import input_pipeline, prepared, preprocess
 from att_darts_tf.engine import (
     callbacks,
@@ -91,7 +91,7 @@ def train(
     *,
     data: prepared.PreparedData,
     seed: int,
-    folder: pathlib.Path,
+    folder: storage.Path,
 ) -> tuple[Search, list[dict]]:
     """Trains a supernet by a recipe; returns the search and its history."""
     recipe, label = config.search, f"search, seed {seed}"

@@ -13,10 +13,12 @@ The text of the released code's named tuple is read too:
 import ast
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import re
 
+from att_darts_tf import storage
 from att_darts_tf.errors import UsageError
 from att_darts_tf.space import registry, search_space
 
@@ -276,9 +278,11 @@ class Genotype:
         """Reads a genotype file."""
         try:
             # Editors of some systems start a file with a byte order mark.
-            with open(path, encoding="utf-8-sig") as file:
-                # One more than is read: a file may be without an end.
-                text = file.read(_MOST_CHARACTERS + 1)
+            with storage.path(path).open("rb") as file:
+                text = io.TextIOWrapper(file, encoding="utf-8-sig").read(
+                    # One more than is read: a file may be without an end.
+                    _MOST_CHARACTERS + 1
+                )
         except OSError as error:
             raise UsageError(
                 f"{path}: expected a genotype file that can be read. "
@@ -294,18 +298,9 @@ class Genotype:
 
     def write(self, path: str | os.PathLike) -> None:
         """Writes a genotype file, whole or not at all."""
-        folder, name = os.path.split(os.path.abspath(path))
-        unfinished = os.path.join(folder, f".{name}.{os.getpid()}")
         try:
-            try:
-                with open(unfinished, "w", encoding="utf-8") as file:
-                    file.write(self.to_json())
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(unfinished, path)
-            finally:
-                if os.path.exists(unfinished):
-                    os.unlink(unfinished)
+            with storage.replacing(path) as file:
+                file.write_text(self.to_json(), encoding="utf-8")
         except OSError as error:
             raise UsageError(
                 f"{path}: expected a file that can be written. "

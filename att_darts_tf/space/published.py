@@ -20,6 +20,7 @@ import importlib.resources
 import json
 import os
 
+from att_darts_tf import storage
 from att_darts_tf.errors import UsageError
 from att_darts_tf.space import genotype, registry, trained
 
@@ -151,7 +152,7 @@ def resolve(cell: str | os.PathLike) -> genotype.Genotype:
     if path.endswith(".keras"):
         return trained.describe(path).genotype
     looks_like_path = os.path.dirname(path) or path.endswith(".json")
-    if looks_like_path or os.path.isfile(path):
+    if looks_like_path or storage.path(path).is_file():
         return genotype.Genotype.read(path)
     raise registry.unknown_name(
         "cell, neither published nor a file", network_names(), path

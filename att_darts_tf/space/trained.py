@@ -6,6 +6,7 @@ import os
 import zipfile
 from typing import Any
 
+from att_darts_tf import storage
 from att_darts_tf.errors import UsageError
 from att_darts_tf.space.genotype import Genotype
 
@@ -61,7 +62,8 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
         path: Path of the file.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        source = storage.path(path).open("rb")
+        with source, zipfile.ZipFile(source) as archive:
             entry = archive.getinfo(_DESCRIPTION)
             if entry.compress_type not in _COMPRESSIONS:
                 raise _unfit(path, "an unknown compression")

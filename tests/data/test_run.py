@@ -328,15 +328,23 @@ class TestRefusals:
         assert str(tmp_path / place) in message
 
     @pytest.mark.parametrize(
-        "name",
-        [".test-00000-of-00001.tfrecord.partial", ".dataset.json.partial"],
+        "name", ["test-00000-of-00001.tfrecord", "dataset.json"]
     )
-    def test_a_file_that_cannot_be_written(self, tmp_path, name):
+    def test_a_file_that_cannot_be_written(self, tmp_path, monkeypatch, name):
         toy.write_folder(tmp_path / "images")
         folder = tmp_path / "data"
-        (folder / name).mkdir(parents=True)
+        replace = os.replace
+
+        def full(source, target):
+            if target.name == name:
+                raise OSError(28, "No space left on device")
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", full)
         message = refusal(toy.config(tmp_path / "images"), folder)
-        assert f"can be written: {folder}" in message
+        assert f"can be written: {folder}. Received: No space" in message
+        assert not list(folder.glob(".partial-*"))
+        assert not (folder / name).exists()
 
 
 def test_two_images_of_one_key_are_a_defect_of_the_source():
