@@ -5,8 +5,10 @@ import what they run when they are called, so that `--help` and every refusal
 answer without loading TensorFlow.
 """
 
+import contextlib
 import dataclasses
 import difflib
+import os
 import re
 import shlex
 import signal
@@ -28,7 +30,7 @@ from att_darts_tf import (
     storage,
     summary,
 )
-from att_darts_tf.engine import preemption, workdir
+from att_darts_tf.engine import cluster, preemption, workdir
 from att_darts_tf.errors import UsageError
 from att_darts_tf.space import published
 
@@ -61,9 +63,25 @@ class Command:
     checkpoint: str = ""
     cell: str = ""
 
+    @property
+    def leads(self) -> bool:
+        """Returns whether this is the first of the processes of a team."""
+        if self.config.engine.strategy != "multi_worker":
+            return True
+        # The others take one process, which need not be told of any.
+        needed = STAGES[self.stage].together
+        if not needed and not cluster.is_given():
+            return True
+        return cluster.of_environment().leads
+
     def again(self, stage: str) -> str:
         """Returns the command that runs another stage of the same run."""
         return shlex.join([PROGRAM, stage, *self.flags])
+
+    def record(self, folder: storage.Path) -> None:
+        """Writes what the result of the stage was made from beside it."""
+        if self.leads:
+            lineage.record(folder, stage=self.stage)
 
     def require(self, folder: storage.Path, stage: str) -> None:
         """Raises `UsageError` where an earlier stage has not been finished."""
@@ -110,7 +128,7 @@ def _search(command, folders):
             output_dir=folders.search(seed),
             seed=seed,
         )
-        lineage.record(folders.search(seed), stage="search")
+        command.record(folders.search(seed))
         lines += summary.search(result, folders)
     return lines
 
@@ -129,7 +147,7 @@ def _select(command, folders):
         genotypes=[folders.found(seed) for seed in seeds],
         output_dir=folders.selection,
     )
-    lineage.record(folders.selection, stage="select")
+    command.record(folders.selection)
     return summary.select(result, folders)
 
 
@@ -152,7 +170,7 @@ def _train(command, folders):
             output_dir=folders.training(repeat),
             seed=repeat,
         )
-        lineage.record(folders.training(repeat), stage="train")
+        command.record(folders.training(repeat))
         lines += summary.train(result, folders)
     return lines
 
@@ -171,7 +189,7 @@ def _evaluate(command, folders):
         models=[folders.training(repeat) for repeat in repeats],
         output_dir=folders.evaluation,
     )
-    lineage.record(folders.evaluation, stage="evaluate")
+    command.record(folders.evaluation)
     return summary.evaluate(result, folders)
 
 
@@ -187,7 +205,7 @@ def _export(command, folders):
         model=folders.training(0),
         output_dir=folders.export,
     )
-    lineage.record(folders.export, stage="export")
+    command.record(folders.export)
     return summary.export(folders)
 
 
@@ -198,7 +216,7 @@ def _report(command, folders):
     result = report.run_report(
         command.config, workdir=folders.root, output_dir=folders.report
     )
-    lineage.record(folders.report, stage="report")
+    command.record(folders.report)
     return summary.report(result, folders)
 
 
@@ -218,6 +236,12 @@ def _pipeline(command, folders):
             "Expected a --workdir on this machine for the stage pipeline, "
             "whose local runner and its tasks meet there. Received: "
             f"{folders.root}. Run the stages one by one, or choose another"
+        )
+    if command.config.engine.strategy == "multi_worker":
+        raise UsageError(
+            "Expected one process for the stage pipeline, whose tasks are "
+            "processes of this machine. Received: config.engine.strategy="
+            "multi_worker. Run the stages one by one in every process"
         )
     settings.check_pretrained(command.config)
     if not settings.given_cells(command.config):
@@ -241,7 +265,7 @@ def _import_checkpoint(command, folders):
         network_dir=folders.training(0),
         supernet_dir=folders.imported,
     )
-    lineage.record(storage.path(result["folder"]), stage="import-checkpoint")
+    command.record(storage.path(result["folder"]))
     return summary.import_checkpoint(result)
 
 
@@ -257,6 +281,7 @@ class Stage:
         sections: Tuple of strings. The parts of the configuration it heeds,
             or single settings.
         flags: Mapping. What its own flags mean, by name and value.
+        together: Boolean. Whether the processes of several machines share it.
     """
 
     run: Callable[[Command, layout.Layout], Sequence[str]]
@@ -265,6 +290,7 @@ class Stage:
     writes: str
     sections: tuple[str, ...]
     flags: dict[str, str] = dataclasses.field(default_factory=dict)
+    together: bool = False
 
 
 STAGES = {
@@ -281,6 +307,7 @@ STAGES = {
         "data/",
         "search/seed-*/ (genotype.json, architecture.json, tensorboard/)",
         ("search", "space", "data", "engine"),
+        together=True,
     ),
     "select": Stage(
         _select,
@@ -288,6 +315,7 @@ STAGES = {
         "data/, search/seed-*/genotype.json",
         "selection/genotype.json",
         ("selection", "data", "engine"),
+        together=True,
     ),
     "train": Stage(
         _train,
@@ -295,6 +323,7 @@ STAGES = {
         "data/, selection/genotype.json (or network.cell, .pretrained)",
         "training/repeat-*/model.keras",
         ("network", "repeats", "data", "engine"),
+        together=True,
     ),
     "evaluate": Stage(
         _evaluate,
@@ -302,6 +331,7 @@ STAGES = {
         "data/, training/repeat-*/model.keras",
         "evaluation/result.json",
         ("repeats", "engine"),
+        together=True,
     ),
     "export": Stage(
         _export,
@@ -523,9 +553,24 @@ def _main(argv):
     command = _parse(argv)
     settings.validate(command.config)
     begun = time.monotonic()
+    if not command.leads:
+        return _follow(command)
     with layout.claim(command.workdir, command.config) as folders:
         lines = STAGES[command.stage].run(command, folders)
     print("\n".join([summary.used(command.stage, begun), *lines]))
+    return 0
+
+
+def _follow(command):
+    """Does the part of a process that is not the first of its team."""
+    stage = STAGES[command.stage]
+    if not stage.together:
+        print(f"{command.stage}: is done by the first process alone")
+        return 0
+    print(f"{cluster.of_environment()}: the first one tells of the work")
+    # What it would write, and say, the first one does.
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        stage.run(command, layout.of(command.workdir))
     return 0
 
 

@@ -101,6 +101,15 @@ class Layout:
         return self.root / "pipeline"
 
 
+def of(root: str) -> Layout:
+    """Returns the folders of a work directory, which need not be there.
+
+    Args:
+        root: Path or URI of the work directory.
+    """
+    return Layout(storage.absolute(root))
+
+
 @contextlib.contextmanager
 def claim(root: str, config: ml_collections.ConfigDict) -> Iterator[Layout]:
     """Holds a work directory to one configuration and one process.
@@ -115,7 +124,7 @@ def claim(root: str, config: ml_collections.ConfigDict) -> Iterator[Layout]:
         root: Path or URI of the work directory, which is made if absent.
         config: The resolved configuration.
     """
-    layout = Layout(storage.absolute(root))
+    layout = of(root)
     with ownership.hold(layout.root):
         new = not layout.config.exists()
         if new:

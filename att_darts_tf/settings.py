@@ -212,8 +212,9 @@ SETTINGS: dict[str, Setting] = {
         _SWITCH,
     ),
     "engine.strategy": Setting(
-        "what training runs on: one device, or several of this machine",
-        _one_of(("default", "mirrored")),
+        "what training runs on: one device, several of this machine, those "
+        "of the machines that TF_CONFIG names, or a TPU",
+        _one_of(("default", "mirrored", "multi_worker", "tpu")),
     ),
     "engine.replicas": Setting(
         "mirrored: how many GPUs, 0 for all; without GPUs, into how many "

@@ -204,8 +204,7 @@ def local(place: str | os.PathLike) -> Iterator[pathlib.Path]:
         return
     with tempfile.TemporaryDirectory() as folder:
         copy = pathlib.Path(folder) / source.name
-        with source.open() as remote, copy.open("wb") as file:
-            shutil.copyfileobj(remote, file, 2**20)
+        _fetch(source, copy)
         yield copy
 
 
@@ -279,6 +278,16 @@ def move_folder(folder: pathlib.Path, target: Path) -> None:
     shutil.rmtree(folder)
 
 
+def copy_folder(folder: Path, target: pathlib.Path) -> None:
+    """Copies a folder, if there is one, into one on this machine."""
+    for parent, folders, names in walk(folder):
+        place = target / path(parent).relative_to(folder)
+        for name in folders:
+            (place / name).mkdir()
+        for name in names:
+            _fetch(path(parent) / name, place / name)
+
+
 def remove(place: Path) -> None:
     """Removes a file, or a folder with all that is in it, if there is one."""
     if not place.is_dir():
@@ -287,6 +296,11 @@ def remove(place: Path) -> None:
         place._call("rmtree")
     else:
         shutil.rmtree(place)
+
+
+def _fetch(source: Path, target: pathlib.Path) -> None:
+    with source.open("rb") as file, target.open("wb") as copy:
+        shutil.copyfileobj(file, copy, 2**20)
 
 
 def _send(file: pathlib.Path, target: RemotePath) -> None:

@@ -1,13 +1,17 @@
 """What training runs on; the only user of `tf.distribute`.
 
 Replicas compute alike on parts of a batch. One device is a strategy with one
-replica, so nothing else asks how many there are.
+replica, so nothing else asks how many there are. Of several processes each
+runs the whole program, and the replicas of its own machine.
 """
 
+import contextlib
 import functools
+import os
 
 import tensorflow as tf
 
+from att_darts_tf.engine import cluster
 from att_darts_tf.errors import UsageError
 
 Strategy = tf.distribute.Strategy
@@ -65,16 +69,99 @@ def _divide_processor(count):
             ) from error
 
 
+def _multi_worker(replicas):
+    processes = cluster.of_environment()
+    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    with _telling_of_the_lost(processes):
+        return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+
+
+def _tpu(replicas):
+    """Of the machine, or of the name in `TPU_NAME`; untried."""
+    name = os.environ.get("TPU_NAME", "local")
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except (ValueError, tf.errors.OpError) as error:
+        raise UsageError(
+            f"Expected a TPU, {name!r}. Received: "
+            f"{str(error).splitlines()[0][:400]}. Name it in TPU_NAME, or "
+            "choose another config.engine.strategy"
+        ) from error
+    return tf.distribute.TPUStrategy(resolver)
+
+
 STRATEGIES = {
     "default": _default,
     "mirrored": _mirrored,
+    "multi_worker": _multi_worker,
+    "tpu": _tpu,
 }
+
+
+class _Processes(cluster.Alone):
+    """The team of a process with others; see there.
+
+    Args:
+        processes: `cluster.Cluster`.
+        strategy: `tf.distribute.Strategy` that they share.
+    """
+
+    together = True
+
+    def __init__(self, processes, strategy):
+        self.processes = processes
+        self.strategy = strategy
+        self.leads = processes.leads
+
+    def from_leader(self, number):
+        # Of 64 bits there are 53 for an integer.
+        (sent,) = self.sums([number if self.leads else 0])
+        return int(sent)
+
+    def sums(self, numbers):
+        mine = tf.constant(numbers, tf.float64)
+        reduced = self.strategy.reduce("SUM", mine, axis=None)
+        return reduced.numpy().tolist()
+
+    def telling_of_the_lost(self):
+        return _telling_of_the_lost(self.processes)
+
+
+@contextlib.contextmanager
+def _telling_of_the_lost(processes):
+    try:
+        yield
+    except (
+        tf.errors.UnavailableError,
+        tf.errors.DeadlineExceededError,
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
+    ) as error:
+        reason = " ".join(error.message.split())
+        raise UsageError(
+            f"Expected the other processes to answer {processes}. Received: "
+            f"{reason[:400]}. See what they said; the same command in every "
+            "process goes on from the last checkpoint"
+        ) from error
+
+
+def team(strategy):
+    """Returns the processes that share a strategy, like `cluster.ALONE`."""
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return cluster.ALONE
+    return _Processes(cluster.of_environment(), strategy)
 
 
 def replicas(strategy):
     """Returns the replicas of a strategy as `input_pipeline` takes them."""
-    count = strategy.num_replicas_in_sync
-    return 0, count, count
+    total = strategy.num_replicas_in_sync
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return 0, total, total
+    processes = cluster.of_environment()
+    own = total // len(processes.addresses)
+    return processes.index * own, own, total
 
 
 def on_replicas(strategy, function):

@@ -92,6 +92,7 @@ def fit(
                     state,
                     history_file=folder / "history.json",
                     checkpoint_steps=checkpoint_steps,
+                    team=devices.team(strategy),
                 ),
             ],
             model=model,
@@ -270,24 +271,28 @@ class _Keeper(keras.callbacks.Callback):
         state: `_State`, at the position where training goes on.
         history_file: Path of the record of epochs.
         checkpoint_steps: Integer, as in `fit`.
+        team: As `devices.team` returns it. All end where one is given notice.
     """
 
-    def __init__(self, state, *, history_file, checkpoint_steps):
+    def __init__(self, state, *, history_file, checkpoint_steps, team):
         super().__init__()
         self.state = state
         self.history_file = history_file
         self.checkpoint_steps = checkpoint_steps
+        self.team = team
         self.clock = time.monotonic()
 
     def on_train_batch_end(self, batch, logs=None):
         self.state.step += 1
         preemption.postpone()
+        if self.state.step == self.params["steps"]:
+            return
         step, every = self.state.step, self.checkpoint_steps
-        due = (every and step % every == 0) or preemption.noticed()
-        if due and step < self.params["steps"]:
+        ending = self._ending()
+        if (every and step % every == 0) or ending:
             self._count_seconds()
             self.state.save()
-            preemption.allow()
+            self._allow(ending)
 
     def on_epoch_end(self, epoch, logs=None):
         self._count_seconds()
@@ -296,8 +301,20 @@ class _Keeper(keras.callbacks.Callback):
         _write_history(self.history_file, self.state.history)
         self.state.epoch, self.state.step = epoch + 1, 0
         self.state.seconds = 0.0
+        ending = self._ending()
         self.state.save()
-        preemption.allow()
+        self._allow(ending)
+
+    def _ending(self):
+        """Returns whether any process was given notice."""
+        return sum(self.team.sums([preemption.noticed()])) > 0
+
+    def _allow(self, ending):
+        if ending:
+            raise preemption.Preempted
+        if not self.team.together:
+            # A process that ended by itself would be missed by the others.
+            preemption.allow()
 
     def _count_seconds(self):
         now = time.monotonic()

@@ -10,10 +10,11 @@ import hashlib
 import json
 import os
 import pathlib
+import tempfile
 from collections.abc import Mapping
 
 from att_darts_tf import storage
-from att_darts_tf.engine import ownership
+from att_darts_tf.engine import cluster, ownership
 from att_darts_tf.errors import UsageError
 
 IDENTITY_FORMAT = 1
@@ -221,10 +222,18 @@ class StageFolder:
     A second process on the folder, and a folder made from another
     configuration, other inputs or other code, are refused before any work.
 
+    Of processes that work together the first one holds it. The others work on
+    copies of their own, which go in the end: they read what it holds and
+    write nothing into it.
+
     Args:
         path: Path of the folder, which is made if absent.
         identity: JSON-able dictionary of all that the result depends on, as
             `identity` returns it.
+        team: As `devices.team` returns it.
+
+    Attributes:
+        path: Path of the folder, or of this process' copy.
 
     Example:
 
@@ -237,30 +246,32 @@ class StageFolder:
     ```
     """
 
-    def __init__(self, path, *, identity):
+    def __init__(self, path, *, identity, team=cluster.ALONE):
         self.path = storage.path(path)
         self.identity = json.loads(json.dumps(plain(identity)))
-        self._lock = None
+        self.team = team
+        self._held = None
         self._new = False
 
     def __enter__(self):
-        self._lock = ownership.hold(self.path)
-        try:
-            self._claim()
-        except BaseException:
-            self._lock.close()
-            raise
+        with contextlib.ExitStack() as stack:
+            if self.team.leads:
+                stack.enter_context(ownership.hold(self.path))
+                self._claim()
+            stack.enter_context(self.team.telling_of_the_lost())
+            self._agree()
+            if not self.team.leads:
+                copy = stack.enter_context(tempfile.TemporaryDirectory())
+                storage.copy_folder(self.path, pathlib.Path(copy))
+                self.path = pathlib.Path(copy)
+            # What is copied is not to be written yet.
+            self.team.wait()
+            stack.push(self._leave)
+            self._held = stack.pop_all()
         return self
 
-    def __exit__(self, kind, *_):
-        mistaken = kind is not None and issubclass(kind, UsageError)
-        begun = any(
-            not path.name.startswith(_OWN) for path in self.path.glob("*")
-        )
-        if self._new and mistaken and not begun:
-            # The mended command is welcome; checkpoints keep their identity.
-            (self.path / "identity.json").unlink(missing_ok=True)
-        self._lock.close()
+    def __exit__(self, *error):
+        return self._held.__exit__(*error)
 
     def result(self):
         """Returns the dictionary given to `finish`, or `None` before that."""
@@ -273,6 +284,29 @@ class StageFolder:
         """Writes the result, the last file of a stage, and returns it."""
         write_json(self.path / "result.json", result, format=RESULT_FORMAT)
         return self.result()
+
+    def _leave(self, kind, *_):
+        if kind is None:
+            # The first one has written all before another goes on.
+            self.team.wait()
+        mistaken = kind is not None and issubclass(kind, UsageError)
+        begun = any(
+            not path.name.startswith(_OWN) for path in self.path.glob("*")
+        )
+        if self._new and mistaken and not begun:
+            # The mended command is welcome; checkpoints keep their identity.
+            (self.path / "identity.json").unlink(missing_ok=True)
+
+    def _agree(self):
+        """Raises `UsageError` where the leading process does something else."""
+        text = json.dumps(self.identity, sort_keys=True)
+        own = int(hashlib.sha256(text.encode()).hexdigest()[:12], 16)
+        if self.team.from_leader(own) != own:
+            raise UsageError(
+                f"Expected the configuration, code and images of the first "
+                f"process for {self.path}. Received: others. Start every "
+                "process with the same command, code and files"
+            )
 
     def _claim(self):
         file = self.path / "identity.json"

@@ -52,7 +52,7 @@ def judge(
         network: A network, made in the scope of the strategy.
         split: The images to judge on.
         preprocessing: Of these images.
-        strategy: Its replicas share the images.
+        strategy: Its replicas share the images, those of all processes.
         after_batch: Called after every batch.
     """
     replicas = devices.replicas(strategy)
@@ -81,6 +81,7 @@ def judge(
                     mean = losses.cross_entropy(labels, logits)
                     loss += len(ranks) * float(mean)
             after_batch()
+    best, best_5, loss = devices.team(strategy).sums([best, best_5, loss])
     return Judgement(
         accuracy=best / len(split),
         loss=loss / len(split),
@@ -132,6 +133,7 @@ def run_evaluation(
         `top_5_accuracies`, `top_5_mean` and so on.
     """
     strategy = devices.strategy(config)
+    team = devices.team(strategy)
     data = prepared.load(data_dir)
     files = [storage.path(folder) / "model.keras" for folder in models]
     if not files:
@@ -149,7 +151,9 @@ def run_evaluation(
             **preprocess.evaluation_settings(config.data),
         },
     )
-    with workdir.StageFolder(output_dir, identity=identity) as folder:
+    with workdir.StageFolder(
+        output_dir, identity=identity, team=team
+    ) as folder:
         result = folder.result()
         if result is not None:
             return result

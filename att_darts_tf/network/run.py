@@ -49,7 +49,7 @@ def run_selection(
             "config.search.seeds"
         )
     # Before TensorFlow is used otherwise.
-    devices.strategy(config)
+    team = devices.team(devices.strategy(config))
     data = prepared.load(data_dir)
     cells = [Genotype.read(path) for path in genotypes]
     identity = _identity(
@@ -60,7 +60,9 @@ def run_selection(
         seeds=list(seeds),
         genotypes=[json.loads(each.to_json()) for each in cells],
     )
-    with workdir.StageFolder(output_dir, identity=identity) as folder:
+    with workdir.StageFolder(
+        output_dir, identity=identity, team=team
+    ) as folder:
         result = folder.result()
         if result is not None:
             return result
@@ -149,7 +151,7 @@ def run_training(
         last epoch (with augmentation), `epochs` and `seconds`.
     """
     # Before TensorFlow is used otherwise.
-    devices.strategy(config)
+    team = devices.team(devices.strategy(config))
     data = prepared.load(data_dir)
     architecture = published.resolve_network(genotype)
     pretrained = config.network.pretrained
@@ -161,7 +163,9 @@ def run_training(
         seed=seed,
         genotype=published.plain(architecture),
     )
-    with workdir.StageFolder(output_dir, identity=identity) as folder:
+    with workdir.StageFolder(
+        output_dir, identity=identity, team=team
+    ) as folder:
         result = folder.result()
         if result is not None:
             return result
@@ -197,6 +201,8 @@ def run_training(
 def _judge_candidate(
     config, *, data, genotype, output_dir: storage.Path, label, alike
 ) -> dict:
+    strategy = devices.strategy(config)
+    team = devices.team(strategy)
     identity = _identity(
         config,
         "selection",
@@ -204,7 +210,9 @@ def _judge_candidate(
         judged_on=preprocess.evaluation_settings(config.data),
         genotype=json.loads(genotype.to_json()),
     )
-    with workdir.StageFolder(output_dir, identity=identity) as folder:
+    with workdir.StageFolder(
+        output_dir, identity=identity, team=team
+    ) as folder:
         result = folder.result()
         if result is not None:
             return result
@@ -224,7 +232,7 @@ def _judge_candidate(
             network,
             split=split,
             preprocessing=preprocess.of(config.data, data),
-            strategy=devices.strategy(config),
+            strategy=strategy,
         )
         return folder.finish(
             {

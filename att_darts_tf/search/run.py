@@ -49,7 +49,7 @@ def run_search(
         augmentation, each half before its update), `epochs` and `seconds`.
     """
     # Before TensorFlow is used otherwise.
-    devices.strategy(config)
+    team = devices.team(devices.strategy(config))
     data = prepared.load(data_dir)
     search_space.get(config.space.location)
     identity = workdir.identity(
@@ -62,7 +62,9 @@ def run_search(
     )
     # The other seeds are other searches.
     del identity["config"]["search"]["seeds"]
-    with workdir.StageFolder(output_dir, identity=identity) as folder:
+    with workdir.StageFolder(
+        output_dir, identity=identity, team=team
+    ) as folder:
         result = folder.result()
         if result is not None:
             return result
