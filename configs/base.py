@@ -51,7 +51,8 @@ def space():
 def engine():
     return ml_collections.ConfigDict({
         # What to run on: "default" is one device, "mirrored" several of this
-        # machine.
+        # machine, "multi_worker" those of the machines that TF_CONFIG names,
+        # "tpu" the cores of a TPU (untried).
         "strategy": "default",
         # Devices that "mirrored" takes: GPUs, 0 for all; on a machine without,
         # as many parts of the processor, to try things out.

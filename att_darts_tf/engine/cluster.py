@@ -13,6 +13,10 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
+import socket
+import sys
+import time
 
 from att_darts_tf.errors import UsageError
 
@@ -21,6 +25,8 @@ EXAMPLE = (
     '{"cluster": {"worker": ["host-0:2222", "host-1:2222"]}, '
     '"task": {"type": "worker", "index": 0}}'
 )
+# Seconds that processes may be started apart.
+PATIENCE = 600
 _TYPES = ("chief", "worker")
 
 
@@ -66,8 +72,6 @@ def of_environment() -> Cluster:
         jobs, task = described["cluster"], described["task"]
         kind, index = task["type"], int(task["index"])
         others = [job for job in (*jobs, kind) if job not in _TYPES]
-        if others:
-            raise _unfit(f"processes of the type {others[0]!r}")
         addresses = [
             (job, i, address)
             for job in _TYPES
@@ -75,6 +79,8 @@ def of_environment() -> Cluster:
         ]
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise _unfit(f"another structure: {text}") from error
+    if others:
+        raise _unfit(f"processes of the type {others[0]!r}")
     own = [
         at
         for at, (job, i, _) in enumerate(addresses)
@@ -84,7 +90,63 @@ def of_environment() -> Cluster:
         raise _unfit(f"no address of {kind} {index}, this process")
     if len(jobs.get("chief", ())) > 1:
         raise _unfit("more than one process of the type 'chief'")
+    for *_, address in addresses:
+        if not re.fullmatch(r"\S+:\d{1,5}", str(address)):
+            raise _unfit(f"{address!r}, which is no host:port")
     return Cluster(tuple(address for *_, address in addresses), own[0])
+
+
+def gather(processes: Cluster, patience: float = PATIENCE) -> None:
+    """Waits until every process is there.
+
+    TensorFlow waits too, but for an hour, in which nothing else runs and no
+    signal is heard. Each process listens at its address until it has reached
+    those of all others, who then listen there, or TensorFlow does for them.
+
+    Args:
+        processes: The processes.
+        patience: Seconds until `UsageError` is raised.
+    """
+    ours = processes.addresses[processes.index]
+    missing = [each for each in processes.addresses if each != ours]
+    end = time.monotonic() + patience
+    try:
+        listener = socket.create_server(("", _port(ours)))
+    except OSError as error:
+        raise UsageError(
+            f"Expected to listen at {ours}, as {VARIABLE} says of this "
+            f"process. Received: {error.strerror}. Wait for an earlier run's "
+            "end, or name another port"
+        ) from error
+    with listener:
+        told = False
+        while missing:
+            missing = [each for each in missing if not _answers(each)]
+            if missing and not told:
+                told = True
+                waits = f"{processes} waits for {', '.join(missing)}"
+                print(waits, file=sys.stderr, flush=True)
+            if missing and time.monotonic() > end:
+                raise UsageError(
+                    f"Expected every process within {patience:.0f} s. "
+                    f"Received: no answer from {', '.join(missing)}. Start "
+                    f"one at every address of {VARIABLE}, and let them reach "
+                    "each other there"
+                )
+            time.sleep(0.2 if missing else 0)
+
+
+def _answers(address):
+    host, _, _ = address.rpartition(":")
+    try:
+        socket.create_connection((host, _port(address)), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def _port(address):
+    return int(address.rpartition(":")[2])
 
 
 class Alone:

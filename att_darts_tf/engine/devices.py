@@ -11,7 +11,7 @@ import os
 
 import tensorflow as tf
 
-from att_darts_tf.engine import cluster
+from att_darts_tf.engine import cluster, preemption
 from att_darts_tf.errors import UsageError
 
 Strategy = tf.distribute.Strategy
@@ -72,8 +72,12 @@ def _divide_processor(count):
 def _multi_worker(replicas):
     processes = cluster.of_environment()
     resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    cluster.gather(processes)
     with _telling_of_the_lost(processes):
-        return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    # TensorFlow has taken SIGTERM for itself.
+    preemption.listen_again()
+    return strategy
 
 
 def _tpu(replicas):
@@ -139,11 +143,12 @@ def _telling_of_the_lost(processes):
         tf.errors.AbortedError,
         tf.errors.CancelledError,
     ) as error:
-        reason = " ".join(error.message.split())
+        # Behind a traceback of the graph.
+        _, _, reason = error.message.rpartition("aborted by: ")
         raise UsageError(
             f"Expected the other processes to answer {processes}. Received: "
-            f"{reason[:400]}. See what they said; the same command in every "
-            "process goes on from the last checkpoint"
+            f"{' '.join(reason.split())[:200]}. See what they said; the same "
+            "command in every process goes on from the last checkpoint"
         ) from error
 
 

@@ -90,6 +90,12 @@ def watching(farewell: str = "") -> Iterator[None]:
         _watch = outer
 
 
+def listen_again() -> None:
+    """Takes SIGTERM back from a library that has taken it, while watching."""
+    if _watch is not None:
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+
+
 def notice() -> None:
     """Gives this process, which is watching, the notice of a SIGTERM."""
     _watch.notice(patient=True)
