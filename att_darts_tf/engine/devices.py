@@ -15,6 +15,7 @@ from att_darts_tf.engine import cluster, preemption
 from att_darts_tf.errors import UsageError
 
 Strategy = tf.distribute.Strategy
+_ABORTED = "Collective ops is aborted by: "
 
 
 def strategy(config):
@@ -133,6 +134,17 @@ class _Processes(cluster.Alone):
         return _telling_of_the_lost(self.processes)
 
 
+def is_of_the_lost(error):
+    """Returns whether an error comes of a process that is gone.
+
+    Once one is, whatever this process computes may raise it.
+
+    Args:
+        error: Exception.
+    """
+    return isinstance(error, tf.errors.OpError) and _ABORTED in error.message
+
+
 @contextlib.contextmanager
 def _telling_of_the_lost(processes):
     try:
@@ -144,7 +156,7 @@ def _telling_of_the_lost(processes):
         tf.errors.CancelledError,
     ) as error:
         # Behind a traceback of the graph.
-        _, _, reason = error.message.rpartition("aborted by: ")
+        _, _, reason = error.message.rpartition(_ABORTED)
         raise UsageError(
             f"Expected the other processes to answer {processes}. Received: "
             f"{' '.join(reason.split())[:200]}. See what they said; the same "

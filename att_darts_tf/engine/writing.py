@@ -5,6 +5,7 @@ import re
 
 import tensorflow as tf
 
+from att_darts_tf.engine import devices
 from att_darts_tf.errors import UsageError
 
 
@@ -18,6 +19,8 @@ def writing(path):
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
+        if devices.is_of_the_lost(error):
+            raise
         reason = getattr(error, "strerror", None) or _reason_of(error)
         raise UsageError(
             f"Expected to write {path}. Received: {reason}. Make room or "
