@@ -4,7 +4,8 @@
 
 Copies what the run found (cells, curves, figures, how it was made) into a
 folder, beside a picture of the curves, and prints times and accuracy. Curves
-are those of the first seed and of the first training.
+are those of the first seed and of the first training. Paths below the current
+folder lose its name, which is that of one machine.
 """
 
 import argparse
@@ -45,6 +46,9 @@ def main():
     for name, copy in FILES.items():
         if (options.workdir / name).exists():
             shutil.copyfile(options.workdir / name, folder / copy)
+    here = f"{pathlib.Path.cwd()}/"
+    for file in folder.glob("*.json"):
+        file.write_text(file.read_text("utf-8").replace(here, ""), "utf-8")
     curves = {
         name: read(folder / f"{name}.csv")
         for name in ("search", "training")
