@@ -12,8 +12,10 @@ import pytest
 import yaml
 
 from att_darts_tf import __main__ as program
+from att_darts_tf.configs import base
 from att_darts_tf.engine import cluster
 from att_darts_tf.errors import UsageError
+from att_darts_tf.search import memory
 from tests import workers
 
 STAGES = "search,select,train,evaluate"
@@ -227,6 +229,18 @@ def test_script_of_the_page_names_the_workers_of_a_job(monkeypatch):
         assert processes.addresses == tuple(
             f"search-{i}.search:2222" for i in range(2)
         )
+
+
+def test_worker_needs_the_memory_of_its_part(monkeypatch):
+    config = base.get_config()
+    config.search.batch_size = 8
+    config.engine.strategy = "multi_worker"
+    monkeypatch.setenv(cluster.VARIABLE, cluster.EXAMPLE)
+    of_part = memory.estimate(config)
+    config.engine.strategy = "default"
+    assert of_part < memory.estimate(config)
+    config.search.batch_size = 4
+    assert of_part == memory.estimate(config)
 
 
 class TestGatheringOfWorkers:

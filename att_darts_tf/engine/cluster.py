@@ -18,6 +18,8 @@ import socket
 import sys
 import time
 
+import ml_collections
+
 from att_darts_tf.errors import UsageError
 
 VARIABLE = "TF_CONFIG"
@@ -94,6 +96,18 @@ def of_environment() -> Cluster:
         if not re.fullmatch(r"\S+:\d{1,5}", str(address)):
             raise _unfit(f"{address!r}, which is no host:port")
     return Cluster(tuple(address for *_, address in addresses), own[0])
+
+
+def images_of(engine: ml_collections.ConfigDict, batch_size: int) -> int:
+    """Returns how many images of a batch a process computes at most.
+
+    Args:
+        engine: The configuration's section.
+        batch_size: Of the whole batch.
+    """
+    if engine.strategy != "multi_worker":
+        return batch_size
+    return -(-batch_size // len(of_environment().addresses))
 
 
 def gather(processes: Cluster, patience: float = PATIENCE) -> None:

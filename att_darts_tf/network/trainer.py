@@ -6,7 +6,13 @@ import ml_collections
 
 from att_darts_tf import storage
 from att_darts_tf.data import input_pipeline, prepared, preprocess
-from att_darts_tf.engine import callbacks, devices, optimizers, training
+from att_darts_tf.engine import (
+    callbacks,
+    cluster,
+    devices,
+    optimizers,
+    training,
+)
 from att_darts_tf.network import memory
 from att_darts_tf.network import network as network_module
 from att_darts_tf.network.classifier import Classifier
@@ -102,7 +108,8 @@ def train(
         network = make_network(
             config, recipe, data=data, genotype=genotype, frozen=frozen
         )
-    print(f"{label}: {memory.check(network, recipe.batch_size)}", flush=True)
+    images = cluster.images_of(config.engine, recipe.batch_size)
+    print(f"{label}: {memory.check(network, images)}", flush=True)
     if pretrained:
         network.take_weights(network_module.load(pretrained))
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import ml_collections
 
 from att_darts_tf import memory
+from att_darts_tf.engine import cluster
 from att_darts_tf.space import search_space
 
 # Maps of an edge that a candidate keeps for its gradient, counted in the
@@ -47,7 +48,7 @@ def estimate(config: ml_collections.ConfigDict) -> float:
         config: The configuration.
     """
     recipe = config.search
-    images = recipe.batch_size
+    images = cluster.images_of(config.engine, recipe.batch_size)
     if recipe.microbatch:
         count = max(1, min(-(-images // recipe.microbatch), images // 2))
         images = -(-images // count)
