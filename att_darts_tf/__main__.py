@@ -565,8 +565,11 @@ def _follow(command):
     """Does the part of a process that is not the first of its team."""
     stage = STAGES[command.stage]
     if not stage.together:
-        print(f"{command.stage}: is done by the first process alone")
-        return 0
+        raise UsageError(
+            f"Expected one process for the stage {command.stage}. Received: "
+            f"{cluster.of_environment()}. Run it in the first one, before or "
+            "after the stages that processes share"
+        )
     print(f"{cluster.of_environment()}: the first one tells of the work")
     # What it would write, and say, the first one does.
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):

@@ -176,6 +176,22 @@ def path(place: str | os.PathLike) -> Path:
     return RemotePath(text) if is_remote(text) else pathlib.Path(text)
 
 
+def is_file(place: str | os.PathLike) -> bool:
+    """Tells whether a place is that of a file that can be looked at."""
+    try:
+        return path(place).is_file()
+    except OSError:
+        return False
+
+
+def is_dir(place: str | os.PathLike) -> bool:
+    """Tells whether a place is that of a folder that can be looked at."""
+    try:
+        return path(place).is_dir()
+    except OSError:
+        return False
+
+
 def absolute(place: str | os.PathLike) -> Path:
     """Returns the path of a place as it holds in any current directory."""
     if is_remote(place):
@@ -189,7 +205,7 @@ def walk(
     """Does what `os.walk` does, everywhere."""
     if not is_remote(folder):
         return os.walk(folder, onerror=onerror)
-    return folder._call("walk", onerror=onerror)
+    return _walk(folder, onerror)
 
 
 @contextlib.contextmanager
@@ -296,6 +312,12 @@ def remove(place: Path) -> None:
         place._call("rmtree")
     else:
         shutil.rmtree(place)
+
+
+def _walk(folder, onerror):
+    # A generator: what fails, fails while it is read.
+    with _system_errors(folder):
+        yield from _gfile().walk(str(folder), onerror=onerror)
 
 
 def _fetch(source: Path, target: pathlib.Path) -> None:

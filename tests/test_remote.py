@@ -249,14 +249,37 @@ def test_held_claim_is_renewed(monkeypatch):
             time.sleep(0.01)
 
 
+def test_claim_that_is_renewed_too_late_is_lost(monkeypatch, capsys):
+    monkeypatch.setattr(ownership, "RENEWAL", 0.02)
+    monkeypatch.setattr(ownership, "LEASE", 0.5)
+    folder = storage.path("ram://claimed/late")
+    renew = ownership._Claim._renew
+
+    def slow(claim):
+        time.sleep(0.6)
+        renew(claim)
+
+    with pytest.raises(KeyboardInterrupt):
+        with ownership.hold(folder):
+            monkeypatch.setattr(ownership._Claim, "_renew", slow)
+            time.sleep(20)
+    assert f"claim on {folder} was lost" in capsys.readouterr().err
+
+
+def test_folder_whose_walk_fails_is_told_as_the_system_does():
+    with pytest.raises(OSError, match="nothing"):
+        list(storage.walk(storage.path("nothing://bucket/run")))
+
+
 def test_process_whose_claim_went_is_interrupted(monkeypatch, capsys):
     monkeypatch.setattr(ownership, "RENEWAL", 0.02)
     folder = storage.path("ram://claimed/lost")
     with pytest.raises(KeyboardInterrupt):
         with ownership.hold(folder) as claim:
-            claim.file.unlink()
             begun = time.monotonic()
             while time.monotonic() - begun < 20:
+                # Again: it may be in the middle of renewing it.
+                claim.file.unlink(missing_ok=True)
                 time.sleep(0.01)
     assert f"claim on {folder} was lost" in capsys.readouterr().err
     assert not files_below(folder)

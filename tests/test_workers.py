@@ -133,11 +133,14 @@ class TestTwoWorkers:
         shutil.copytree(several / "data", tmp_path / "data")
         arguments = flags(tmp_path, *TOGETHER)
         started = workers.start(
-            "search", arguments, more={1: ("--config.search.momentum=0.5",)}
+            "search", arguments, more={0: ("--config.search.momentum=0.5",)}
         )
         statuses, words = workers.finish(started, timeout=200)
         assert statuses == [program.USAGE_STATUS] * 2
         assert "Expected the configuration, code and images" in words[1]
+        # The mended command is welcome.
+        assert not (tmp_path / "config.json").exists()
+        assert not (tmp_path / "search/seed-3/identity.json").exists()
 
 
 def describe(monkeypatch, **description):
@@ -213,7 +216,7 @@ def test_script_of_the_page_names_the_workers_of_a_job(monkeypatch):
     page = (workers.ROOT / "docs" / "several-machines.md").read_text("utf-8")
     *_, job = yaml.safe_load_all(re.search(r"```yaml\n(.*?)```", page, re.S)[1])
     (container,) = job["spec"]["template"]["spec"]["containers"]
-    script, _, _ = container["command"][-1].partition("for stage in")
+    script, _, _ = container["command"][-1].partition("exec ")
     environment = {each["name"]: each["value"] for each in container["env"]}
     for index in range(2):
         answer = subprocess.run(
@@ -278,7 +281,7 @@ class TestGatheringOfWorkers:
 
 
 class TestWorkersOfTheCommandLine:
-    def test_later_worker_leaves_preparing_to_the_first(
+    def test_later_worker_prepares_nothing(
         self, monkeypatch, tmp_path, capsys
     ):
         task = {"type": "worker", "index": 1}
@@ -286,8 +289,8 @@ class TestWorkersOfTheCommandLine:
         describe(monkeypatch, cluster=jobs, task=task)
         root = tmp_path / "run"
         arguments = ("--config=" + str(workers.CONFIG), *flags(root, *TOGETHER))
-        assert program.main(["prepare", *arguments]) == 0
-        assert "done by the first process alone" in capsys.readouterr().out
+        assert program.main(["prepare", *arguments]) == 2
+        assert "one process for the stage prepare" in capsys.readouterr().err
         assert not root.exists()
 
     @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ and divided, whatever the order of reading.
 import dataclasses
 import difflib
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -72,7 +73,7 @@ def open_source(settings: ml_collections.ConfigDict) -> Source:
     name = settings.name
     if name == "sample":
         return _open_sample(settings)
-    if storage.path(name).expanduser().is_dir():
+    if storage.is_dir(os.path.expanduser(name)):
         return _open_folder(settings)
     if storage.is_remote(name) or not re.fullmatch(r"\w[\w/:.,=+-]*", name):
         raise UsageError(

@@ -11,6 +11,7 @@ A first process may have the type `chief`. Nothing here imports TensorFlow.
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -168,11 +169,26 @@ class Alone:
 
     Attributes:
         leads: Boolean. Whether this process is the one that writes.
-        together: Boolean. Whether there are others.
+        size: Integer. How many processes there are.
     """
 
     leads = True
-    together = False
+    size = 1
+
+    def agree(self, text: str, what: str) -> None:
+        """Raises `UsageError` where the leading process gives another text.
+
+        Args:
+            text: String, compared by its digest.
+            what: String. What it tells, in the plural.
+        """
+        # As many bits as a float of 64 holds.
+        own = int(hashlib.sha256(text.encode()).hexdigest()[:12], 16)
+        if self.from_leader(own) != own:
+            raise UsageError(
+                f"Expected the {what} of the first process. Received: others. "
+                "Start every process with the same command, code and files"
+            )
 
     def from_leader(self, number: int) -> int:
         """Returns the number that the leading process gives."""

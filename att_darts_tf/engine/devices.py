@@ -113,12 +113,11 @@ class _Processes(cluster.Alone):
         strategy: `tf.distribute.Strategy` that they share.
     """
 
-    together = True
-
     def __init__(self, processes, strategy):
         self.processes = processes
         self.strategy = strategy
         self.leads = processes.leads
+        self.size = len(processes.addresses)
 
     def from_leader(self, number):
         # Of 64 bits there are 53 for an integer.
@@ -142,19 +141,25 @@ def is_of_the_lost(error):
     Args:
         error: Exception.
     """
-    return isinstance(error, tf.errors.OpError) and _ABORTED in error.message
+    kinds = (
+        tf.errors.UnavailableError,
+        tf.errors.DeadlineExceededError,
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
+    )
+    # Files of an object store may be unavailable too.
+    return isinstance(error, kinds) and (
+        _ABORTED in error.message or "/job:" in error.message
+    )
 
 
 @contextlib.contextmanager
 def _telling_of_the_lost(processes):
     try:
         yield
-    except (
-        tf.errors.UnavailableError,
-        tf.errors.DeadlineExceededError,
-        tf.errors.AbortedError,
-        tf.errors.CancelledError,
-    ) as error:
+    except tf.errors.OpError as error:
+        if not is_of_the_lost(error):
+            raise
         # Behind a traceback of the graph.
         _, _, reason = error.message.rpartition(_ABORTED)
         raise UsageError(
@@ -168,7 +173,10 @@ def team(strategy):
     """Returns the processes that share a strategy, like `cluster.ALONE`."""
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return cluster.ALONE
-    return _Processes(cluster.of_environment(), strategy)
+    processes = cluster.of_environment()
+    if len(processes.addresses) == 1:
+        return cluster.ALONE
+    return _Processes(processes, strategy)
 
 
 def replicas(strategy):

@@ -96,8 +96,8 @@ class _Claim(contextlib.AbstractContextManager):
             )
 
     def _refuse_others(self):
-        for file in self.folder.glob(f"{LOCK}-*"):
-            if file == self.file:
+        for file in self.folder.iterdir():
+            if file == self.file or not file.name.startswith(f"{LOCK}-"):
                 continue
             try:
                 renewed, owner = file.read_text().split(maxsplit=1)
@@ -116,15 +116,17 @@ class _Claim(contextlib.AbstractContextManager):
     def _keep(self):
         renewed = time.monotonic()
         while not self._closed.wait(RENEWAL):
+            begun = time.monotonic()
             try:
                 held = self.file.exists()
                 if held:
                     self._renew()
-                    renewed = time.monotonic()
             except OSError:
                 # Tried again for as long as nobody else may begin.
-                held = time.monotonic() - renewed < LEASE - RENEWAL
-            if not held:
+                held, begun = True, renewed
+            late = time.monotonic() - renewed > LEASE - RENEWAL
+            renewed = begun
+            if late or not held:
                 print(
                     f"att-darts: the claim on {self.folder} was lost: it could "
                     "not be renewed in time",

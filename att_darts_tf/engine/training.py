@@ -22,6 +22,16 @@ CHECKPOINT_FORMAT = 1
 HISTORY_FORMAT = 1
 # A reader says `IndexError` of a file that ends too early.
 _DAMAGED = (tf.errors.OpError, IndexError)
+# What a file system says that may answer later.
+_PASSING = (
+    tf.errors.UnavailableError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.UnauthenticatedError,
+    tf.errors.ResourceExhaustedError,
+)
 _KEPT = 2
 _NAME = "ckpt"
 _CHECKPOINT = re.compile(rf"{_NAME}-(?P<number>\d+)\.(index|data-.*)")
@@ -82,6 +92,8 @@ def fit(
     folder = storage.path(folder)
     state = _State(model, folder / "checkpoints")
     state.restore()
+    team = devices.team(strategy)
+    team.agree(f"{state.epoch} {state.step}", "checkpoint, by its position,")
     if state.epoch < epochs:
         listed = keras.callbacks.CallbackList(
             [
@@ -92,7 +104,7 @@ def fit(
                     state,
                     history_file=folder / "history.json",
                     checkpoint_steps=checkpoint_steps,
-                    team=devices.team(strategy),
+                    team=team,
                 ),
             ],
             model=model,
@@ -177,11 +189,25 @@ class _State:
 
     def restore(self):
         """Goes to the last checkpoint that can be read, if there is one."""
+        try:
+            self._restore_last()
+        except _PASSING as error:
+            if devices.is_of_the_lost(error):
+                raise
+            raise UsageError(
+                f"Expected to read checkpoints in {self.folder}. Received: "
+                f"{error.message[:200]}. Look after its file system; the same "
+                "command goes on from the last one"
+            ) from error
+
+    def _restore_last(self):
         paths = self._paths()
         for path in paths:
             try:
                 self._restore(path)
                 return
+            except _PASSING:
+                raise
             except _DAMAGED as error:
                 warnings.warn(
                     f"Checkpoint {path} is damaged, or was not finished, and "
@@ -200,9 +226,11 @@ class _State:
 
         By their names: the list that TensorFlow keeps may be damaged too.
         """
-        if not tf.io.gfile.isdir(self.folder):
+        try:
+            listed = tf.io.gfile.listdir(self.folder)
+        except tf.errors.NotFoundError:
             return []
-        names = map(_CHECKPOINT.fullmatch, tf.io.gfile.listdir(self.folder))
+        names = map(_CHECKPOINT.fullmatch, listed)
         numbers = {int(name["number"]) for name in names if name}
         return [
             os.path.join(self.folder, f"{_NAME}-{number}")
@@ -305,6 +333,10 @@ class _Keeper(keras.callbacks.Callback):
         self.state.save()
         self._allow(ending)
 
+    def on_train_end(self, logs=None):
+        # All have saved all.
+        preemption.allow()
+
     def _ending(self):
         """Returns whether any process was given notice."""
         return sum(self.team.sums([preemption.noticed()])) > 0
@@ -312,7 +344,7 @@ class _Keeper(keras.callbacks.Callback):
     def _allow(self, ending):
         if ending:
             raise preemption.Preempted
-        if not self.team.together:
+        if self.team.size == 1:
             # A process that ended by itself would be missed by the others.
             preemption.allow()
 

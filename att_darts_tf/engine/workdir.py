@@ -249,6 +249,9 @@ class StageFolder:
     def __init__(self, path, *, identity, team=cluster.ALONE):
         self.path = storage.path(path)
         self.identity = json.loads(json.dumps(plain(identity)))
+        if team.size > 1:
+            # By their number the parts of a batch differ.
+            self.identity["processes"] = team.size
         self.team = team
         self._held = None
         self._new = False
@@ -258,15 +261,20 @@ class StageFolder:
             if self.team.leads:
                 stack.enter_context(ownership.hold(self.path))
                 self._claim()
+                stack.push(self._forget)
             stack.enter_context(self.team.telling_of_the_lost())
-            self._agree()
+            self.team.agree(
+                json.dumps(self.identity, sort_keys=True),
+                "configuration, code and images",
+            )
             if not self.team.leads:
                 copy = stack.enter_context(tempfile.TemporaryDirectory())
                 storage.copy_folder(self.path, pathlib.Path(copy))
                 self.path = pathlib.Path(copy)
-            # What is copied is not to be written yet.
-            self.team.wait()
-            stack.push(self._leave)
+            if self.team.size > 1:
+                # What is copied is whole, and not to be written before.
+                self.team.agree(_content(self.path), "files of the stage")
+            stack.push(self._wait)
             self._held = stack.pop_all()
         return self
 
@@ -285,10 +293,12 @@ class StageFolder:
         write_json(self.path / "result.json", result, format=RESULT_FORMAT)
         return self.result()
 
-    def _leave(self, kind, *_):
+    def _wait(self, kind, *_):
         if kind is None:
             # The first one has written all before another goes on.
             self.team.wait()
+
+    def _forget(self, kind, *_):
         mistaken = kind is not None and issubclass(kind, UsageError)
         begun = any(
             not path.name.startswith(_OWN) for path in self.path.glob("*")
@@ -296,17 +306,6 @@ class StageFolder:
         if self._new and mistaken and not begun:
             # The mended command is welcome; checkpoints keep their identity.
             (self.path / "identity.json").unlink(missing_ok=True)
-
-    def _agree(self):
-        """Raises `UsageError` where the leading process does something else."""
-        text = json.dumps(self.identity, sort_keys=True)
-        own = int(hashlib.sha256(text.encode()).hexdigest()[:12], 16)
-        if self.team.from_leader(own) != own:
-            raise UsageError(
-                f"Expected the configuration, code and images of the first "
-                f"process for {self.path}. Received: others. Start every "
-                "process with the same command, code and files"
-            )
 
     def _claim(self):
         file = self.path / "identity.json"
@@ -323,6 +322,16 @@ class StageFolder:
                 f"Received: {field}={new}. Use another --workdir or remove "
                 f"{self.path}"
             )
+
+
+def _content(folder):
+    """Returns the digests of the files of a folder as text."""
+    files = {
+        file.relative_to(folder).as_posix(): digest(file)
+        for file in folder.rglob("*")
+        if file.is_file() and not file.name.startswith(ownership.LOCK)
+    }
+    return json.dumps(files, sort_keys=True)
 
 
 def _first_difference(old, new, field=""):

@@ -152,7 +152,7 @@ def resolve(cell: str | os.PathLike) -> genotype.Genotype:
     if path.endswith(".keras"):
         return trained.describe(path).genotype
     looks_like_path = os.path.dirname(path) or path.endswith(".json")
-    if looks_like_path or storage.path(path).is_file():
+    if looks_like_path or storage.is_file(path):
         return genotype.Genotype.read(path)
     raise registry.unknown_name(
         "cell, neither published nor a file", network_names(), path

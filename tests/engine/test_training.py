@@ -259,6 +259,26 @@ def test_no_checkpoint_is_lost_with_the_list_of_them(
         assert step_restored_from(folder) == 4
 
 
+@pytest.mark.parametrize("call", ["listdir", "checkpoint"])
+def test_checkpoint_that_cannot_be_reached_is_no_damaged_one(
+    checkpoints, tmp_path, monkeypatch, call
+):
+    folder = shutil.copytree(checkpoints, tmp_path / "copy")
+
+    def unreachable(*_):
+        raise tf.errors.UnavailableError(None, None, "no answer")
+
+    place = {
+        "listdir": (tf.io.gfile, "listdir"),
+        "checkpoint": (tf.compat.v1.train, "NewCheckpointReader"),
+    }
+    monkeypatch.setattr(*place[call], unreachable)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UsageError, match="Expected to read .* no answer"):
+            step_restored_from(folder)
+
+
 def test_training_whose_first_checkpoint_was_not_finished_begins_anew(
     checkpoints, tmp_path
 ):

@@ -155,6 +155,7 @@ def test_resolves_names_and_files(tmp_path, monkeypatch):
         ("", "Expected one of nasnet_a, "),
         ("absent.json", "absent.json: expected a genotype file that can be"),
         ("runs/absent", "runs/absent: expected a genotype file that can be"),
+        ("x" * 300, "Expected one of nasnet_a, "),
         (None, "name of a published cell or the path"),
         (3, "name of a published cell or the path"),
     ],
