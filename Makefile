@@ -11,12 +11,13 @@ WORKDIR ?= runs/demo
 REFERENCE ?= ../shared/reference
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint bench verify
+.PHONY: help env demo test test-long lint bench verify
 
 help:
 	@echo "make demo    build the environment, run the whole pipeline on sample images"
 	@echo "             (WORKDIR=$(WORKDIR))"
 	@echo "make test    build the environment, run the tests (WORKERS=$(WORKERS))"
+	@echo "make test-long  run the tests of several devices and processes, of minutes each"
 	@echo "make lint    check style and imports"
 	@echo "make bench   time search steps, a network's steps, its inference and input"
 	@echo "make verify  compare with the authors' numbers, plant defects, stop a run 20"
@@ -38,7 +39,11 @@ demo: env
 	$(BIN)/att-darts pipeline --config=demo --workdir=$(WORKDIR)
 
 test: env
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not long"
+
+# A fixture of minutes is not made twice: what shares one stays together.
+test-long: env
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope -m long
 
 lint: env
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import config as framework_config
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -12,3 +13,10 @@ def graphs_as_they_are_traced():
     tf.config.optimizer.set_experimental_options(
         {"disable_meta_optimizer": True}
     )
+
+
+@pytest.fixture(autouse=True)
+def as_tensorflow_begins():
+    """Takes back what a stage sets for its process, for the next test."""
+    yield
+    framework_config.disable_op_determinism()

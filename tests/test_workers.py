@@ -66,7 +66,7 @@ def roots(tmp_path_factory):
     return several, single, words
 
 
-@pytest.mark.slow
+@pytest.mark.long
 class TestTwoWorkers:
     @pytest.mark.parametrize("folder", HISTORIES)
     def test_equal_two_replicas_of_one_process(self, roots, folder):

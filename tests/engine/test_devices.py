@@ -24,7 +24,7 @@ def test_one_device_is_a_strategy_that_sums_nothing():
 
 
 def test_unknown_strategy_is_refused():
-    with pytest.raises(UsageError, match=r"'mirrored'\]. Received: 'tpus'"):
+    with pytest.raises(UsageError, match=r"'tpu'\]. Received: 'tpus'"):
         devices.strategy(config(strategy="tpus"))
 
 

@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 ORDERS = ("first", "finite_difference", "exact")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 # Each order on either number of devices; what takes a trace on one of them.
 @pytest.mark.parametrize(
     ("number", "cases"), [(2, tuple(replicas.CASES)), (4, ORDERS)]
