@@ -73,6 +73,8 @@ def images():
 @pytest.fixture(scope="module")
 def finished(images):
     """A run whose training was interrupted at the end of its first epoch."""
+    # A process that comes back to this module makes it again.
+    storage.remove(storage.path(ROOT))
     for stage in ("prepare", "search", "select"):
         assert run(stage) == 0, stage
     write = workdir.write_json
