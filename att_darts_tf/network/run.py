@@ -74,7 +74,8 @@ def run_selection(
                 config,
                 data=data,
                 genotype=genotype,
-                output_dir=folder.path / f"candidate-{i}",
+                # Not in a copy, where a process has one.
+                output_dir=storage.path(output_dir) / f"candidate-{i}",
                 label=f"selection, candidate {i + 1} of {len(cells)}",
                 alike=len(cells) - i - 1,
             )
