@@ -143,6 +143,25 @@ class TestTwoWorkers:
         assert not (tmp_path / "search/seed-3/identity.json").exists()
 
 
+@pytest.mark.long
+def test_workers_equal_one_device():
+    """Of both kinds of gradient, in float64: noise would hide a mistake."""
+    cases = ("first, traced", "exact, traced")
+    started = workers.start_python(
+        [["-m", "tests.search.replicas", "2", *cases]] * 2,
+        stderr=subprocess.DEVNULL,
+    )
+    statuses, words = workers.finish(started)
+    assert statuses == [0, 0], words
+    for lines in words:
+        outcomes = [json.loads(line) for line in lines.splitlines()]
+        assert tuple(outcome["case"] for outcome in outcomes) == cases
+        for outcome in outcomes:
+            assert outcome["difference"] < 1e-9, outcome
+            assert outcome["replicas"] == 2
+            assert outcome["alike"], outcome
+
+
 def describe(monkeypatch, **description):
     monkeypatch.setenv(cluster.VARIABLE, json.dumps(description))
 

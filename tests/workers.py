@@ -36,23 +36,41 @@ def start(
     Returns:
         A list of pairs of a `subprocess.Popen` and a file of what it says.
     """
-    addresses, started = free_addresses(processes), []
+    commands = []
     for i in range(processes):
+        name, save = stop if i == victim else ("SIGTERM", 0)
+        own = (more or {}).get(i, ())
+        commands.append(
+            ["-m", "tests.workers", stages, name, str(save), *flags, *own]
+        )
+    return start_python(commands)
+
+
+def start_python(commands, *, stderr=subprocess.STDOUT):
+    """Starts processes of Python that `TF_CONFIG` tells of each other.
+
+    Args:
+        commands: Sequence of arguments of each.
+        stderr: As of `subprocess.Popen`.
+
+    Returns:
+        As `start`.
+    """
+    addresses, started = free_addresses(len(commands)), []
+    for i, arguments in enumerate(commands):
         environment = dict(os.environ)
-        if processes > 1:
+        if len(commands) > 1:
             task = {"type": "worker", "index": i}
             environment["TF_CONFIG"] = json.dumps(
                 {"cluster": {"worker": addresses}, "task": task}
             )
-        name, save = stop if i == victim else ("SIGTERM", 0)
         said = tempfile.TemporaryFile("w+")
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.workers", stages, name, str(save)]
-            + [*flags, *(more or {}).get(i, ())],
+            [sys.executable, *arguments],
             cwd=ROOT,
             env=environment,
             stdout=said,
-            stderr=subprocess.STDOUT,
+            stderr=stderr,
         )
         started.append((process, said))
     return started

@@ -6,6 +6,7 @@ prints for every case a line of JSON: the largest difference of any variable
 after three steps, relative to the largest magnitude of its array, and whether
 all replicas have the same architecture weights. TensorFlow keeps the first
 group of devices for the whole process, so each number takes one of its own.
+Where `TF_CONFIG` names processes, the replicas are theirs, whatever the number.
 """
 
 import json
@@ -16,7 +17,7 @@ import ml_collections
 import numpy as np
 import tensorflow as tf
 
-from att_darts_tf.engine import devices, optimizers
+from att_darts_tf.engine import cluster, devices, optimizers
 from att_darts_tf.search.supernet import Supernet
 from att_darts_tf.search.trainer import Search
 from att_darts_tf.space import blocks, search_space
@@ -39,6 +40,8 @@ SYNCHRONIZED = {
     "finite_difference": (SECOND, True),
     "exact": (EXACT, True),
     "first, traced": (FIRST, False),
+    # Of several processes; of one, it takes a minute to trace.
+    "exact, traced": (EXACT, False),
 }
 # Without: batch statistics are replaced by constants, the only other thing
 # that a part of a batch computes differently.
@@ -62,7 +65,12 @@ def constant_statistics(inputs, scale, offset, *, epsilon=blocks.EPSILON):
 
 
 def batches(replicas):
-    """Returns a dataset of the parts that replicas take of pairs of batches."""
+    """Returns a dataset of the parts that replicas take of pairs of batches.
+
+    Args:
+        replicas: As `devices.replicas` returns it.
+    """
+    first, count, total = replicas
 
     def parts():
         for step in range(STEPS):
@@ -75,8 +83,8 @@ def batches(replicas):
                         generator.integers(0, 3, BATCH, "int32"),
                     )
                 )
-            for i in range(replicas):
-                own = slice(i * BATCH // replicas, (i + 1) * BATCH // replicas)
+            for i in range(first, first + count):
+                own = slice(i * BATCH // total, (i + 1) * BATCH // total)
                 yield tuple(tuple(x[own] for x in half) for half in halves)
 
     half = (
@@ -101,7 +109,7 @@ def train(strategy, **options):
             **options,
         )
     step = devices.on_replicas(strategy, search.train_step)
-    iterator = iter(batches(strategy.num_replicas_in_sync))
+    iterator = iter(batches(devices.replicas(strategy)))
     for _ in range(STEPS):
         logs, *_ = step(iterator)
     tf.config.run_functions_eagerly(False)
@@ -140,7 +148,8 @@ def compare(strategies, name):
 
 def main(number, *names):
     search_space.SEARCH_SPACES["tiny"] = SPACE
-    engine = {"strategy": "mirrored", "replicas": int(number)}
+    kind = "multi_worker" if cluster.is_given() else "mirrored"
+    engine = {"strategy": kind, "replicas": int(number)}
     several = devices.strategy(ml_collections.ConfigDict({"engine": engine}))
     strategies = (tf.distribute.get_strategy(), several)
     original = blocks.batch_normalize
