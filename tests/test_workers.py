@@ -215,6 +215,11 @@ class TestEnvironmentOfWorkers:
                 "'host', which is no host:port",
             ),
             (
+                '{"cluster": {"worker": ["host:65536"]}, '
+                '"task": {"type": "worker", "index": 0}}',
+                "'host:65536', which is no host:port",
+            ),
+            (
                 '{"cluster": {"worker": [7]}, '
                 '"task": {"type": "worker", "index": 0}}',
                 "7, which is no host:port",

@@ -23,7 +23,7 @@ CONFIG = ROOT / "tests" / "pipeline" / "tiny.py"
 def start(
     stages, flags, *, processes=2, stop=("SIGTERM", 0), victim=1, more=None
 ):
-    """Starts processes that work together, of whose output files are kept.
+    """Starts processes that work together on stages of one run.
 
     Args:
         stages: String, names and commas.

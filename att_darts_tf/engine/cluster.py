@@ -94,7 +94,8 @@ def of_environment() -> Cluster:
     if len(jobs.get("chief", ())) > 1:
         raise _unfit("more than one process of the type 'chief'")
     for *_, address in addresses:
-        if not re.fullmatch(r"\S+:\d{1,5}", str(address)):
+        fits = re.fullmatch(r"\S+:(\d{1,5})", str(address))
+        if fits is None or int(fits[1]) > 65535:
             raise _unfit(f"{address!r}, which is no host:port")
     return Cluster(tuple(address for *_, address in addresses), own[0])
 
