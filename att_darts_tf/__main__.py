@@ -299,7 +299,7 @@ STAGES = {
         "Turn images into records, with their statistics and splits.",
         "config.data.name",
         "data/",
-        ("data",),
+        ("data", "beam"),
     ),
     "search": Stage(
         _search,
@@ -352,7 +352,7 @@ STAGES = {
         "Run all of the above; again, to go on where it stopped.",
         "config.data.name",
         "everything above",
-        ("data", "space", "search", "selection", "network", "repeats",
+        ("data", "beam", "space", "search", "selection", "network", "repeats",
          "engine", "hourly_price"),
     ),
     "import-checkpoint": Stage(

@@ -116,7 +116,8 @@ def claim(root: str, config: ml_collections.ConfigDict) -> Iterator[Layout]:
 
     A new work directory records its configuration; one that another
     configuration made is refused, but for settings of stages that have not
-    begun, and for the price, which the report alone reads.
+    begun, for the price, which the report alone reads, and for what prepares
+    the images, on which they do not depend.
     If the first command fails on a mistake of the user's, the record
     goes again, so that the mended command is welcome.
 
@@ -160,6 +161,7 @@ def _compare(layout: Layout, config: ml_collections.ConfigDict) -> bool:
             ("search.", layout.searches),
             ("selection.", layout.selection),
             ("network.", layout.trainings),
+            ("beam.", None),
             ("hourly_price", None),
         )
         if folder is None or not folder.exists()

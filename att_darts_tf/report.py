@@ -200,7 +200,9 @@ def run_report(
     records = read_records(config, storage.path(workdir))
     identity = workdir_module.identity(
         config,
-        sections=tuple(name for name in config if name != "hourly_price"),
+        sections=tuple(
+            name for name in config if name not in ("beam", "hourly_price")
+        ),
         packages=_PACKAGES,
         genotype=published.plain(records.cells),
         records=records.files,

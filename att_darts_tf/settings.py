@@ -182,6 +182,15 @@ SETTINGS: dict[str, Setting] = {
         "share of a folder without test/ that becomes the test split",
         _share(zero=False),
     ),
+    "data.halves": Setting(
+        "how training images are halved for a search: by a hash, or the first "
+        "and the second half in the order of the source",
+        _one_of(("hashed", "source_order")),
+    ),
+    "data.broken_fraction": Setting(
+        "largest share of images that cannot be decoded and are left out",
+        _share(zero=True),
+    ),
     "data.augmentation": Setting(
         "images resized once and shifted, or windows of files as for ImageNet",
         _one_of(("padded_crop", "resized_crop")),
@@ -202,6 +211,28 @@ SETTINGS: dict[str, Setting] = {
     "data.evaluation_resize": Setting(
         "resized_crop: pixels of the shorter side before the middle is judged",
         _integer(8),
+    ),
+    "beam.runner": Setting(
+        "what prepares images: this machine or Dataflow",
+        _one_of(("DirectRunner", "DataflowRunner")),
+    ),
+    "beam.mode": Setting(
+        "DirectRunner: one worker, several threads or several processes",
+        _one_of(("in_memory", "multi_threading", "multi_processing")),
+    ),
+    "beam.workers": Setting(
+        "DirectRunner: how many threads or processes", _integer(1)
+    ),
+    "beam.options": Setting(
+        "further options of Apache Beam",
+        Rule(
+            'texts such as "--project=NAME"',
+            lambda value: isinstance(value, tuple)
+            and all(
+                isinstance(each, str) and each.startswith("--")
+                for each in value
+            ),
+        ),
     ),
     "space.location": Setting(
         "where attention goes in a cell",
@@ -410,6 +441,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
             "to give the same bits. Received: true. Give "
             "--config.engine.deterministic=false"
         )
+    _check_workers(config.beam)
     _check_devices(config)
     if config.engine.precision != "float32" and (
         config.search.order,
@@ -428,6 +460,15 @@ def validate(config: ml_collections.ConfigDict) -> None:
     if config.network.cell == published.DENSENET:
         _check_without_cells(config)
     _check_fine_tuning(config.network)
+
+
+def _check_workers(beam: ml_collections.ConfigDict) -> None:
+    if beam.workers > 1 and beam.mode == "in_memory":
+        raise UsageError(
+            "Expected config.beam.mode=multi_threading or multi_processing "
+            f"beside config.beam.workers={beam.workers}. Received: in_memory, "
+            "which is one worker. Give --config.beam.mode=multi_processing"
+        )
 
 
 def _check_devices(config: ml_collections.ConfigDict) -> None:

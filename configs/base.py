@@ -22,6 +22,12 @@ def data():
         "channels": 0,
         # Share of a folder without `test/` that becomes the test split.
         "test_fraction": 0.2,
+        # What trains the weights of a search and what its architecture:
+        # "hashed", halves that are alike, or "source_order", the first and
+        # the second half in the order of the source, as the released code.
+        "halves": "hashed",
+        # Largest share of images that cannot be decoded and are left out.
+        "broken_fraction": 0.0,
         # "padded_crop": images are resized to "image_size" once; training
         # shifts them. "resized_crop", as for ImageNet: files are kept as they
         # are; training cuts windows out and resizes those.
@@ -38,6 +44,20 @@ def data():
         "color_jitter": (0.4, 0.4, 0.4, 0.2),
         # Pixels of the shorter side before the middle is cut out to be judged.
         "evaluation_resize": 256,
+    })
+
+
+def beam():
+    """What prepares the images; the result does not depend on it."""
+    return ml_collections.ConfigDict({
+        # "DirectRunner" is this machine, "DataflowRunner" Google Cloud.
+        "runner": "DirectRunner",
+        # Of the former: "in_memory" is one worker, "multi_threading" and
+        # "multi_processing" are several, the last one each in a process.
+        "mode": "in_memory",
+        "workers": 1,
+        # Further options of Apache Beam, as "--project=NAME".
+        "options": (),
     })
 
 
@@ -147,6 +167,7 @@ def get_config(variant=""):
         )
     config = ml_collections.ConfigDict({
         "data": data(),
+        "beam": beam(),
         "space": space(),
         "engine": engine(),
         "search": search(),

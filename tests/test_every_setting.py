@@ -29,6 +29,7 @@ OTHER = {
     "data.image_size": ((11, 10), "data"),
     "data.channels": (1, "data"),
     "data.test_fraction": (0.7, "data"),
+    "data.halves": ("source_order", "data"),
     "data.padding": (3, "network"),
     "data.flip": (False, "network"),
     "data.augmentation": ("resized_crop", "data"),
@@ -106,9 +107,15 @@ BESIDE = {
     },
 }
 # What takes a process of its own, see tests/engine/test_devices.py; what
-# TensorFlow Datasets alone reads, see tests/data/test_datasets.py; and what the
-# report does, see tests/test_report.py.
+# TensorFlow Datasets alone reads, see tests/data/test_datasets.py; what changes
+# no image, see tests/data/test_beam.py and test_run.py; and what the report
+# reads, see tests/test_report.py.
 ELSEWHERE = {
+    "beam.runner",
+    "beam.mode",
+    "beam.workers",
+    "beam.options",
+    "data.broken_fraction",
     "engine.strategy",
     "engine.replicas",
     "data.data_dir",

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from att_darts_tf import serving
-from att_darts_tf.data import input_pipeline, prepared, preprocess
+from att_darts_tf.data import input_pipeline, parts, prepared, preprocess
 from att_darts_tf.data import run as data_run
 from att_darts_tf.engine import optimizers, training
 from att_darts_tf.errors import UsageError
@@ -221,15 +221,15 @@ def test_images_that_vanish_while_they_are_prepared_leave_nothing_done(
 ):
     photos.write_folder(tmp_path / "images")
     config = photos.config(tmp_path / "images")
-    collect = data_run.collect
+    of = parts.of
 
-    def lose_and_collect(source, split, **options):
-        if split == "test":
-            (tmp_path / "images").rename(tmp_path / "away")
-        return collect(source, split, **options)
+    def lose(source):
+        divided = of(source)
+        (tmp_path / "images").rename(tmp_path / "away")
+        return divided
 
     with monkeypatch.context() as patch:
-        patch.setattr(data_run, "collect", lose_and_collect)
+        patch.setattr(parts, "of", lose)
         with pytest.raises(UsageError, match=r"\.png: No such file.*Mend"):
             data_run.run_prepare(config, output_dir=tmp_path / "data")
     assert not (tmp_path / "data" / "dataset.json").exists()

@@ -1,11 +1,13 @@
-"""Where images come from: the sample, a folder, or TensorFlow Datasets.
+"""Where images come from: the sample, folders, or TensorFlow Datasets.
 
-Each source yields examples with a key: a stable name by which they are ordered
+Each source divides its splits into parts, which workers read beside each
+other, and yields examples with a key: a stable name by which they are ordered
 and divided, whatever the order of reading.
 """
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import os
 import re
@@ -17,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from att_darts_tf import storage
-from att_darts_tf.data import images, statistics
+from att_darts_tf.data import images, statistics, tfrecords
 from att_darts_tf.data.sample import sheets
 from att_darts_tf.errors import UsageError
 
@@ -30,15 +32,47 @@ UNREADABLE = (".bmp", ".gif", ".tif", ".tiff", ".webp")
 _TEST_SPLITS = {"imagenet2012": "validation"}
 
 
-class Example(NamedTuple):
-    """One image: pixels, `uint8` of shape `(height, width, channels)`.
+# A split is read in at most so many parts, of at least so many images: few
+# enough to be listed, many enough to keep the workers of a cluster busy.
+_PARTS, _IMAGES = 64, 250
 
-    With `config.data.augmentation` "resized_crop" it is the bytes of a file.
+
+class Example(NamedTuple):
+    """One image, as a source has it.
+
+    Attributes:
+        key: Stable name, of this image alone.
+        image: The bytes of a file, or pixels, `uint8` of shape `(height,
+            width, channels)`.
+        label: Its class.
+        position: Its place in the order of the source.
     """
 
     key: str
     image: np.ndarray | bytes
     label: int
+    position: int = 0
+
+
+class Seen(NamedTuple):
+    """What an image is like, and what is kept of it.
+
+    Attributes:
+        content: The bytes of the file, or pixels of the configured size.
+        channels: Number of channels.
+        sums: Those of `statistics.channel_sums`, if they were asked for.
+    """
+
+    content: np.ndarray | bytes
+    channels: int
+    sums: np.ndarray | None = None
+
+
+class Broken(NamedTuple):
+    """Why an image is left out."""
+
+    key: str
+    reason: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +83,10 @@ class Source:
         name: Name without the place, so that a copy elsewhere has the same.
         class_names: Names by label.
         revision: Changes when the source's images may have changed.
-        read: Maps "train" or "test" to its examples, in any order: pixels of
-            the configured size, or files as they are.
+        parts: Maps "train" or "test" to shares of it, each of which a worker
+            reads; what they are is the source's own business.
+        read_part: Maps such a share to its examples, in any order. It goes to
+            workers in other processes.
         count: Maps "train" or "test" to how many they are, about.
         published: Mean and deviation that published results were normalised
             by, for images in their original size and colours.
@@ -59,9 +95,15 @@ class Source:
     name: str
     class_names: tuple[str, ...]
     revision: str
-    read: Callable[[str], Iterator[Example]]
+    parts: Callable[[str], list[Any]]
+    read_part: Callable[[Any], Iterator[Example]]
     count: Callable[[str], int]
     published: statistics.Statistics | None = None
+
+    def read(self, split: str) -> Iterator[Example]:
+        """Yields all examples of a split, part by part."""
+        for part in self.parts(split):
+            yield from self.read_part(part)
 
 
 def open_source(settings: ml_collections.ConfigDict) -> Source:
@@ -74,7 +116,10 @@ def open_source(settings: ml_collections.ConfigDict) -> Source:
     if name == "sample":
         return _open_sample(settings)
     if storage.is_dir(os.path.expanduser(name)):
-        return _open_folder(settings)
+        root = storage.path(name).expanduser()
+        if tfrecords.has_records(root):
+            return _open_records(root, settings)
+        return _open_folder(root, settings)
     if storage.is_remote(name) or not re.fullmatch(r"\w[\w/:.,=+-]*", name):
         raise UsageError(
             f"Expected a folder of images at {name}. Received: no such "
@@ -88,6 +133,23 @@ def digest_of(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
+def rank_of(example: Example, settings: ml_collections.ConfigDict) -> bytes:
+    """Returns 32 bytes, by which the prepared images are in order.
+
+    The first half of that order trains the weights of a search, the second
+    its architecture. Hashed, the halves are alike and do not change where
+    images are read in another order. By the order of the source they are those
+    of the released code.
+
+    Args:
+        example: As a source yields it.
+        settings: `config.data`.
+    """
+    if settings.halves == "hashed":
+        return digest_of(example.key)
+    return example.position.to_bytes(8, "big").ljust(32, b"\0")
+
+
 def is_held_out(key: str, *, fraction: float) -> bool:
     """Assigns an example to the test split where a source has none."""
     return int.from_bytes(digest_of(key)[:8], "big") < fraction * 2**64
@@ -96,6 +158,42 @@ def is_held_out(key: str, *, fraction: float) -> bool:
 def keeps_files(settings: ml_collections.ConfigDict) -> bool:
     """Tells whether images are kept as files rather than as pixels."""
     return settings.augmentation == "resized_crop"
+
+
+def examine(
+    example: Example, settings: ml_collections.ConfigDict, *, sums: bool = False
+) -> Seen | Broken:
+    """Decodes an image, and brings it to the configured size and channels.
+
+    Args:
+        example: As a source yields it.
+        settings: `config.data`.
+        sums: Boolean. Whether to sum its pixels.
+    """
+    image = example.image
+    if isinstance(image, bytes):
+        try:
+            image = images.decode(image, channels=settings.channels).numpy()
+        except tf.errors.InvalidArgumentError as error:
+            return Broken(example.key, images.reason(error))
+    if keeps_files(settings):
+        content = example.image
+        if not isinstance(content, bytes):
+            content = tf.io.encode_png(content).numpy()
+    else:
+        image = content = _fit(image, settings)
+    return Seen(
+        content,
+        image.shape[-1],
+        statistics.channel_sums(image) if sums else None,
+    )
+
+
+def ranges(count: int) -> list[tuple[int, int]]:
+    """Divides a split of so many images into parts, all of them alike."""
+    parts = max(1, min(_PARTS, count // _IMAGES))
+    ends = [number * count // parts for number in range(parts + 1)]
+    return list(zip(ends[:-1], ends[1:]))
 
 
 def _published(name, settings) -> statistics.Statistics | None:
@@ -112,26 +210,24 @@ def _fit(image, settings) -> np.ndarray:
 
 
 def _open_sample(settings) -> Source:
-    def read(split):
-        for index, (image, label) in enumerate(sheets.read(split)):
-            if keeps_files(settings):
-                image = tf.io.encode_png(image).numpy()
-            else:
-                image = _fit(image, settings)
-            yield Example(f"{split}/{index}", image, label)
-
     return Source(
         "sample",
         sheets.CLASS_NAMES,
         sheets.revision(),
-        read,
+        # A sheet is decoded as a whole.
+        lambda split: [split],
+        _read_sample,
         lambda split: len(sheets.read(split)),
         published=_published("cifar10", settings),
     )
 
 
-def _open_folder(settings) -> Source:
-    root = storage.path(settings.name).expanduser()
+def _read_sample(split) -> Iterator[Example]:
+    for index, (image, label) in enumerate(sheets.read(split)):
+        yield Example(f"{split}/{index}", image, label, index)
+
+
+def _open_folder(root, settings) -> Source:
     try:
         files = _divide_folder(root, settings.test_fraction)
         revision = _revision_of(root, files)
@@ -141,31 +237,70 @@ def _open_folder(settings) -> Source:
             f"{error.filename}: {error.strerror}. Mend or remove it"
         ) from error
 
-    def read(split):
-        for label, paths in enumerate(files[split].values()):
-            for path in paths:
-                image = read_file(path, settings)
-                yield Example(_key_of(path, root), image, label)
+    def parts(split):
+        named = [
+            (key, label)
+            for label, keys in enumerate(files[split].values())
+            for key in keys
+        ]
+        return [
+            (first, named[first:last]) for first, last in ranges(len(named))
+        ]
 
     def count(split):
         return sum(map(len, files[split].values()))
 
-    class_names = tuple(files["train"])
-    return Source(root.resolve().name, class_names, revision, read, count)
+    return Source(
+        root.resolve().name,
+        tuple(files["train"]),
+        revision,
+        parts,
+        functools.partial(_read_files, root),
+        count,
+    )
+
+
+def _open_records(root, settings) -> Source:
+    collection = tfrecords.open_folder(root)
+    return Source(
+        root.resolve().name,
+        collection.class_names,
+        collection.revision,
+        lambda split: [
+            (split, *file) for file in collection.files(split)
+        ],
+        functools.partial(_read_records, root, settings.test_fraction),
+        functools.partial(collection.count, fraction=settings.test_fraction),
+    )
+
+
+def _read_records(root, fraction, part) -> Iterator[Example]:
+    split, number, name, divided = part
+    read = tfrecords.read(root / name)
+    for index, (contents, label) in enumerate(read):
+        key = f"{name}/{index}"
+        if divided:
+            held_out = is_held_out(key, fraction=fraction)
+            if held_out != (split == "test"):
+                continue
+        yield Example(key, contents, label, (number << 32) + index)
 
 
 def _key_of(path, root) -> str:
     return path.relative_to(root).as_posix()
 
 
-def read_file(
-    path: storage.Path, settings: ml_collections.ConfigDict
-) -> np.ndarray | bytes:
-    """Reads an image as `Example` holds it.
+def _read_files(root, part) -> Iterator[Example]:
+    first, named = part
+    for index, (key, label) in enumerate(named):
+        yield Example(key, read_file(root / key), label, first + index)
+
+
+def read_file(path: storage.Path) -> bytes:
+    """Reads an image file, or as much of it as is needed to refuse it.
 
     Args:
         path: Path of a JPEG or PNG file.
-        settings: `config.data`.
     """
     try:
         # A link may lead to a device, which need not end.
@@ -175,28 +310,20 @@ def read_file(
                 "kind. Remove it"
             )
         with path.open("rb") as file:
-            contents = file.read(images.MOST_BYTES + 1)
-        if keeps_files(settings):
-            return contents
-        image = images.decode(contents, channels=settings.channels)
+            return file.read(images.MOST_BYTES + 1)
     except OSError as error:
         raise UsageError(
             f"Expected a readable image. Received: {path}: {error.strerror}. "
             "Mend or remove it"
         ) from error
-    except tf.errors.InvalidArgumentError as error:
-        raise UsageError(
-            f"Expected a JPEG or PNG image. Received: {path}, which "
-            f"{images.reason(error)}. Replace or remove it"
-        ) from error
-    return _fit(image, settings)
 
 
-def _divide_folder(root, test_fraction) -> dict[str, dict[str, list]]:
-    """Returns the files of each class of each split."""
+def _divide_folder(root, test_fraction) -> dict[str, dict[str, list[str]]]:
+    """Returns the keys of the files of each class of each split."""
     if all((root / split).is_dir() for split in ("train", "test")):
         files = {
-            split: _files_by_class(root / split) for split in ("train", "test")
+            split: _files_by_class(root / split, root)
+            for split in ("train", "test")
         }
         differing = set(files["train"]) ^ set(files["test"])
         if differing:
@@ -214,22 +341,21 @@ def _divide_folder(root, test_fraction) -> dict[str, dict[str, list]]:
                 f"Received: train/ and {other}/. Rename {other}/ to test/"
             )
     files = {"train": {}, "test": {}}
-    for name, paths in _files_by_class(root).items():
+    for name, keys in _files_by_class(root, root).items():
         divided = files["train"][name], files["test"][name] = [], []
-        for path in paths:
-            held_out = is_held_out(_key_of(path, root), fraction=test_fraction)
-            divided[held_out].append(path)
+        for key in keys:
+            divided[is_held_out(key, fraction=test_fraction)].append(key)
         if not files["train"][name]:
             raise UsageError(
                 f"Expected images of every class to train on. Received: none "
-                f"of {root / name}, all of whose {len(paths)} became test "
+                f"of {root / name}, all of whose {len(keys)} became test "
                 "images. Add some, lower config.data.test_fraction, or make "
                 "train/ and test/"
             )
     return files
 
 
-def _files_by_class(folder) -> dict[str, list]:
+def _files_by_class(folder, root) -> dict[str, list[str]]:
     names = sorted(
         path.name
         for path in folder.iterdir()
@@ -241,7 +367,11 @@ def _files_by_class(folder) -> dict[str, list]:
             f"its train/ and test/). Received: {names}. Sort the images into "
             "folders named after their classes"
         )
-    return {name: _image_files(folder / name) for name in names}
+    # Names alone: of a million files, paths would take half a gigabyte.
+    return {
+        name: [_key_of(path, root) for path in _image_files(folder / name)]
+        for name in names
+    }
 
 
 def _image_files(folder) -> list:
@@ -277,8 +407,8 @@ def _revision_of(root, files) -> str:
     """Digests names and sizes: adding or replacing an image changes it."""
     digest = hashlib.sha256()
     for by_class in files.values():
-        for path in (path for paths in by_class.values() for path in paths):
-            entry = f"{_key_of(path, root)}\0{path.stat().st_size}\n"
+        for key in (key for keys in by_class.values() for key in keys):
+            entry = f"{key}\0{(root / key).stat().st_size}\n"
             digest.update(entry.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
@@ -308,49 +438,77 @@ def _open_tensorflow_dataset(settings) -> Source:
             "Expected a dataset, variant and version of TensorFlow Datasets. "
             f"Received: {name!r}: {_one_line(error)}. Change config.data.name"
         ) from error
-    class_names = _class_names_of(tfds, builder)
 
-    def read(split):
+    def divide(split):
+        """Returns the split to read, its size, and whether to divide it."""
         splits = _prepared_splits(tfds, builder)
         test = _TEST_SPLITS.get(builder.name, "test")
-        has_test = test in splits
-        dataset = builder.as_dataset(
-            split=test if has_test and split == "test" else "train",
-            shuffle_files=False,
-            read_config=tfds.ReadConfig(add_tfds_id=True),
-            decoders=(
-                {"image": tfds.decode.SkipDecoding()}
-                if keeps_files(settings)
-                else None
-            ),
-        )
-        for example in _iterate(tfds, dataset, builder):
-            key = example["tfds_id"].decode()
-            held_out = is_held_out(key, fraction=settings.test_fraction)
-            if has_test or held_out == (split == "test"):
-                image = example["image"]
-                if not keeps_files(settings):
-                    image = _fit(image, settings)
-                yield Example(key, image, int(example["label"]))
+        there = test if split == "test" and test in splits else "train"
+        images = builder.info.splits[there].num_examples
+        return there, images, test not in splits
+
+    def parts(split):
+        there, images, divided = divide(split)
+        return [
+            (split, f"{there}[{first}:{last}]", first, divided)
+            for first, last in ranges(images)
+        ]
 
     def count(split):
-        splits = _prepared_splits(tfds, builder)
-        test = _TEST_SPLITS.get(builder.name, "test")
-        if test in splits:
-            name = test if split == "test" else "train"
-            return builder.info.splits[name].num_examples
+        _, images, divided = divide(split)
         held_out = settings.test_fraction
         share = held_out if split == "test" else 1 - held_out
-        return round(share * builder.info.splits["train"].num_examples)
+        return round(share * images) if divided else images
 
     return Source(
         builder.name,
-        class_names,
+        _class_names_of(tfds, builder),
         builder.info.full_name,
-        read,
+        parts,
+        functools.partial(
+            _read_tensorflow_dataset,
+            name,
+            settings.data_dir,
+            settings.test_fraction,
+        ),
         count,
         published=_published(builder.name, settings),
     )
+
+
+def _read_tensorflow_dataset(
+    name, data_dir, fraction, part
+) -> Iterator[Example]:
+    split, there, first, divided = part
+    tfds = _import_tensorflow_datasets(name)
+    builder = tfds.builder(name, data_dir=data_dir)
+    dataset = builder.as_dataset(
+        split=there,
+        shuffle_files=False,
+        read_config=tfds.ReadConfig(add_tfds_id=True),
+        decoders={"image": tfds.decode.SkipDecoding()},
+    )
+    for index, example in enumerate(_iterate(tfds, dataset, builder)):
+        key = example["tfds_id"].decode()
+        held_out = is_held_out(key, fraction=fraction)
+        if not divided or held_out == (split == "test"):
+            yield Example(
+                key,
+                example["image"],
+                int(example["label"]),
+                _number_of(example, first + index),
+            )
+
+
+def _number_of(example, place) -> int:
+    """Returns an image's number in its author's order.
+
+    The files of TensorFlow Datasets are shuffled. CIFAR's images carry their
+    number in the files of Krizhevsky, which is the order in which the released
+    code halves them.
+    """
+    found = re.fullmatch(r"\w+_(\d+)", example.get("id", b"").decode())
+    return int(found[1]) if found else place
 
 
 def _unknown_dataset(tfds, name) -> str:

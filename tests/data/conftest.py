@@ -40,6 +40,17 @@ class ToyShapes(_Toy):
     pass
 
 
+class ToyNumbered(_Toy):
+    """Whose images carry their numbers, as CIFAR's do."""
+
+    def _features(self):
+        return {**super()._features(), "id": tfds.features.Text()}
+
+    def _generate_examples(self, count):
+        for index, example in super()._generate_examples(count):
+            yield f"train_{index:05d}", {**example, "id": f"train_{index:05d}"}
+
+
 class ToyGrey(_Toy):
     SPLITS = {"train": 40}
     SHAPE = (28, 28, 1)

@@ -14,7 +14,13 @@ from tests.data import toy
 
 
 def read(settings, split):
-    return list(datasets.open_source(settings).read(split))
+    """Returns the examples of a split as they are kept."""
+    read = []
+    for example in datasets.open_source(settings).read(split):
+        seen = datasets.examine(example, settings)
+        assert isinstance(seen, datasets.Seen), seen
+        read.append(example._replace(image=seen.content))
+    return read
 
 
 def refusal(settings, *splits):
@@ -101,11 +107,11 @@ class TestFolder:
         source = datasets.open_source(settings)
         assert source.class_names == ("ant", "cat")
         for split, written in (("train", train), ("test", test)):
-            examples = list(source.read(split))
+            examples = read(settings, split)
             assert {e.key for e in examples} == {
                 f"{split}/{path}" for path in written
             }
-            for key, image, label in examples:
+            for key, image, label, _ in examples:
                 path = key.removeprefix(f"{split}/")
                 np.testing.assert_array_equal(image, written[path])
                 assert source.class_names[label] == path.split("/")[0]
@@ -203,7 +209,7 @@ class TestFolder:
     def test_grey_files_stay_grey(self, tmp_path):
         written = toy.write_folder(tmp_path, shape=(28, 28, 1), count=2)
         settings = toy.config(tmp_path, image_size=(28, 28)).data
-        for key, image, _ in read(settings, "train"):
+        for key, image, *_ in read(settings, "train"):
             np.testing.assert_array_equal(image, written[key])
 
     def test_transparency_is_dropped(self, tmp_path):
@@ -226,8 +232,16 @@ class TestFolder:
         path = tmp_path / "cat" / name
         toy.write_image(path, toy.images(1)[0])
         path.write_bytes(path.read_bytes()[:kept])
-        message = refusal(toy.config(tmp_path).data, "train", "test")
-        assert str(path) in message and "decoded" in message
+        settings = toy.config(tmp_path).data
+        source = datasets.open_source(settings)
+        (broken,) = (
+            seen
+            for split in ("train", "test")
+            for example in source.read(split)
+            for seen in [datasets.examine(example, settings)]
+            if isinstance(seen, datasets.Broken)
+        )
+        assert broken.key == f"cat/{name}" and "decoded" in broken.reason
 
     @pytest.mark.parametrize("kind", ["endless", "pipe"])
     def test_a_device_in_place_of_an_image_is_not_read(self, tmp_path, kind):

@@ -13,10 +13,10 @@ from att_darts_tf.data import (
     datasets,
     images,
     input_pipeline,
+    parts,
     prepared,
     preprocess,
     run,
-    shards,
 )
 from att_darts_tf.errors import UsageError
 from tests.data import toy
@@ -58,7 +58,7 @@ def photos(tmp_path_factory):
 def folder(photos, tmp_path_factory):
     folder = tmp_path_factory.mktemp("prepared")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards, "_SHARD_BYTES", 40_000)
+        patch.setattr(parts, "_SHARD_BYTES", 40_000)
         prepare(photos[0], folder)
     return folder
 
@@ -115,7 +115,7 @@ class TestPrepare:
     def test_two_runs_write_the_same_bytes(
         self, photos, folder, tmp_path, monkeypatch
     ):
-        monkeypatch.setattr(shards, "_SHARD_BYTES", 40_000)
+        monkeypatch.setattr(parts, "_SHARD_BYTES", 40_000)
         monkeypatch.setattr(run, "_WORKERS", 1)
         prepare(photos[0], tmp_path / "again")
         assert contents(tmp_path / "again") == contents(folder)
@@ -124,18 +124,19 @@ class TestPrepare:
         self, photos, folder, monkeypatch
     ):
         before = contents(folder)
-        monkeypatch.setattr(run, "collect_files", None)
+        monkeypatch.setattr(parts, "of", None)
         result = prepare(photos[0], folder, crop_area=(0.5, 1.0))
         assert result == json.loads(before["dataset.json"])
         assert contents(folder) == before
 
     def test_pixels_instead_leave_no_file_behind(self, photos, tmp_path):
         prepare(photos[0], tmp_path)
-        (tmp_path / f"{shards.SORTING}left").mkdir()
+        (tmp_path / f"{run.STAGING}left").mkdir()
         prepare(photos[0], tmp_path, augmentation="padded_crop")
         assert not prepared.load(tmp_path).encoded
         assert set(contents(tmp_path)) == {
             "dataset.json",
+            "report.html",
             "test-00000-of-00001.tfrecord",
             "train-00000-of-00001.tfrecord",
         }
@@ -167,7 +168,8 @@ class TestRefusals:
         message = refusal(root, tmp_path / "data")
         assert str(root) in message and "cat/00.jpg" in message
         assert "decoded" in message
-        assert not list((tmp_path / "data").iterdir())
+        (listed,) = (tmp_path / "data").iterdir()
+        assert listed.name == "broken.txt"
 
     def test_what_is_neither_jpeg_nor_png_is_named(self, tmp_path):
         root = tmp_path / "photos"
@@ -193,7 +195,7 @@ class TestRefusals:
             raise OSError(28, "No space left on device")
 
         toy.write_photos(tmp_path / "photos")
-        monkeypatch.setattr(shards.Sorter, "add", full)
+        monkeypatch.setattr(np, "save", full)
         message = refusal(tmp_path / "photos", tmp_path / "data")
         assert "No space left" in message
 

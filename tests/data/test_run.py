@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import json
 import os
 import pathlib
@@ -5,21 +7,35 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from att_darts_tf.data import datasets, prepared, run, statistics
+from att_darts_tf.data import datasets, parts, prepared, run, statistics
 from att_darts_tf.errors import UsageError
 from tests.data import toy
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FILES = {
     "dataset.json",
+    "report.html",
     "test-00000-of-00001.tfrecord",
     "train-00000-of-00001.tfrecord",
 }
+
+
+def source_of(*examples, class_names=("a", "b")):
+    """Returns a source of these examples in both splits."""
+    return datasets.Source(
+        "toy",
+        class_names,
+        "1",
+        lambda split: [split],
+        lambda part: iter(examples),
+        lambda split: len(examples),
+    )
 
 
 def contents(folder):
@@ -62,35 +78,33 @@ def test_published_statistics_are_for_the_original_images_only(
     np.testing.assert_allclose(result["std"], train.std((0, 1, 2)))
 
 
-def test_time_and_memory_are_told_before_images_are_read(tmp_path, capsys):
+def test_memory_is_told_before_images_are_read(tmp_path, capsys):
     config = toy.config("sample", image_size=(32, 32))
     run.run_prepare(config, output_dir=tmp_path)
-    memory, time, *_ = capsys.readouterr().out.splitlines()
-    assert memory.startswith("prepare: takes about 0.7 GB of memory of")
-    assert re.fullmatch(
-        r"prepare: takes about \d+ s, by \d+ of 2,000 images", time
-    )
+    told, *_ = capsys.readouterr().out.splitlines()
+    assert told.startswith("prepare: takes about 0.8 GB of memory of")
 
 
-@pytest.mark.parametrize(
-    ("augmentation", "expected"), [("resized_crop", 0.7), ("padded_crop", 2.8)]
-)
-def test_pixels_take_memory_and_files_do_not(
-    tmp_path, monkeypatch, capsys, augmentation, expected
+def test_what_remains_is_told_while_images_are_read(
+    tmp_path, monkeypatch, capsys
 ):
-    class Read(Exception):
-        pass
+    monkeypatch.setattr(run, "_PATIENCE", 0.05)
+    monkeypatch.setattr(datasets, "_IMAGES", 1)
+    toy.write_folder(tmp_path / "images", count=40)
+    read = parts.Reader._read
 
-    def read(split):
-        raise Read
+    def slowly(self, *arguments):
+        time.sleep(0.1)
+        return read(self, *arguments)
 
-    # 2,000 images of 1.08 million numbers.
-    source = datasets.Source("large", ("a",), "1", read, lambda split: 1000)
-    monkeypatch.setattr(datasets, "open_source", lambda _: source)
-    config = toy.config(image_size=(600, 600), augmentation=augmentation)
-    with pytest.raises(Read):
-        run.run_prepare(config, output_dir=tmp_path)
-    assert f"takes about {expected} GB" in capsys.readouterr().out
+    monkeypatch.setattr(parts.Reader, "_read", slowly)
+    run.run_prepare(
+        toy.config(tmp_path / "images"), output_dir=tmp_path / "data"
+    )
+    told = capsys.readouterr().out
+    assert re.search(
+        r"prepare: takes about \d+ s, by \d+ of \d+ parts\n", told
+    )
 
 
 def test_a_folder_named_like_a_published_dataset_has_its_own_statistics(
@@ -178,13 +192,13 @@ class TestAgain:
         self.config = toy.config(self.images)
         self.result = run.run_prepare(self.config, output_dir=self.folder)
         self.collected = []
-        collect = run.collect
+        of = parts.of
 
-        def recorded(source, split, **options):
-            self.collected.append(split)
-            return collect(source, split, **options)
+        def recorded(source):
+            self.collected.append(source.name)
+            return of(source)
 
-        monkeypatch.setattr(run, "collect", recorded)
+        monkeypatch.setattr(parts, "of", recorded)
 
     def again(self):
         return run.run_prepare(self.config, output_dir=self.folder)
@@ -201,12 +215,17 @@ class TestAgain:
 
     @pytest.mark.parametrize(
         "changes",
-        [{"image_size": (9, 8)}, {"channels": 1}, {"test_fraction": 0.5}],
+        [
+            {"image_size": (9, 8)},
+            {"channels": 1},
+            {"test_fraction": 0.5},
+            {"halves": "source_order"},
+        ],
     )
     def test_other_settings_prepare_anew(self, changes):
         self.config.data.update(changes)
         result = self.again()
-        assert self.collected == ["train", "test"]
+        assert self.collected == ["images"]
         assert result != self.result
 
     def test_another_image_in_the_folder_prepares_anew(self):
@@ -215,7 +234,9 @@ class TestAgain:
         assert self.collected
         assert result["splits"] != self.result["splits"]
 
-    @pytest.mark.parametrize("name", sorted(FILES - {"dataset.json"}))
+    @pytest.mark.parametrize(
+        "name", sorted(name for name in FILES if name.endswith(".tfrecord"))
+    )
     @pytest.mark.parametrize("missing", [False, True])
     def test_a_missing_or_damaged_file_is_made_good(self, name, missing):
         before = contents(self.folder)
@@ -251,7 +272,7 @@ write = records.write
 
 def killed(path, ordered):
     def half(ordered):
-        yield ordered[0]
+        yield next(ordered)
         os.kill(os.getpid(), signal.SIGKILL)
     return write(path, half(ordered) if "test" in path.name else ordered)
 
@@ -264,6 +285,7 @@ run.run_prepare(toy.config(sys.argv[1]), output_dir=sys.argv[2])
     assert done.returncode == -signal.SIGKILL, done.stderr
     left = set(os.listdir(tmp_path / "data"))
     assert "train-00000-of-00001.tfrecord" in left
+    assert any(name.startswith(run.STAGING) for name in left)
     assert not left & {"dataset.json", "test-00000-of-00001.tfrecord"}
     config = toy.config(tmp_path / "images")
     run.run_prepare(config, output_dir=tmp_path / "data")
@@ -273,14 +295,7 @@ run.run_prepare(toy.config(sys.argv[1]), output_dir=sys.argv[2])
 
 class TestRefusals:
     def test_fewer_than_two_training_images(self, tmp_path, monkeypatch):
-        example = datasets.Example("key", toy.images(1)[0], 0)
-        source = datasets.Source(
-            "few",
-            ("a", "b"),
-            "1",
-            lambda split: iter([example]),
-            lambda split: 1,
-        )
+        source = source_of(datasets.Example("key", toy.images(1)[0], 0))
         monkeypatch.setattr(datasets, "open_source", lambda _: source)
         message = refusal(toy.config(), tmp_path / "data")
         assert "at least 2 images in the train split" in message
@@ -309,14 +324,7 @@ class TestRefusals:
         assert "test/ant/00.png" in message
 
     def test_a_label_that_is_no_class(self, tmp_path, monkeypatch):
-        example = datasets.Example("key", toy.images(1)[0], -1)
-        source = datasets.Source(
-            "unlabelled",
-            ("a", "b"),
-            "1",
-            lambda split: iter([example]),
-            lambda split: 1,
-        )
+        source = source_of(datasets.Example("key", toy.images(1)[0], -1))
         monkeypatch.setattr(datasets, "open_source", lambda _: source)
         message = refusal(toy.config(), tmp_path)
         assert "from 0 to 1" in message and "Received: -1" in message
@@ -347,26 +355,142 @@ class TestRefusals:
         assert not (folder / name).exists()
 
 
-def test_two_images_of_one_key_are_a_defect_of_the_source():
+def test_two_images_of_one_key_are_a_defect_of_the_source(
+    tmp_path, monkeypatch
+):
     example = datasets.Example("key", toy.images(1)[0], 0)
-    source = datasets.Source(
-        "double",
-        ("a",),
-        "1",
-        lambda split: iter([example, example]),
-        lambda split: 2,
-    )
-    with pytest.raises(ValueError, match="1 keys of 2 images"):
-        run.collect(source, "train", least=1)
+    source = source_of(example, example)
+    monkeypatch.setattr(datasets, "open_source", lambda _: source)
+    digest = hashlib.sha256(b"key").hexdigest()
+    with pytest.raises(Exception, match=f"two of rank {digest}"):
+        run.run_prepare(toy.config(), output_dir=tmp_path)
+    assert not (tmp_path / "dataset.json").exists()
 
 
 def test_records_hold_the_key_they_are_ranked_by(tmp_path):
     toy.write_folder(tmp_path / "images")
-    source = datasets.open_source(toy.config(tmp_path / "images").data)
-    collection = run.collect(source, "train", least=1)
-    digests = []
-    for record in collection.records:
-        example = tf.train.Example.FromString(record)
-        key = example.features.feature["key"].bytes_list.value[0].decode()
-        digests.append(datasets.digest_of(key))
-    assert digests == sorted(digests) and len(digests) > 2
+    config = toy.config(tmp_path / "images")
+    run.run_prepare(config, output_dir=tmp_path / "data")
+    assert len(keys_of(tmp_path / "data")) > 2
+    digests = list(map(datasets.digest_of, keys_of(tmp_path / "data")))
+    assert digests == sorted(digests)
+
+
+def keys_of(folder):
+    """Returns the keys of the training images, in order."""
+    file = folder / "train-00000-of-00001.tfrecord"
+    return [
+        tf.train.Example.FromString(record)
+        .features.feature["key"]
+        .bytes_list.value[0]
+        .decode()
+        for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator()
+    ]
+
+
+class TestHalves:
+    def test_of_a_folder_the_order_of_its_names_decides(self, tmp_path):
+        written = toy.write_folder(tmp_path / "images", count=20)
+        config = toy.config(
+            tmp_path / "images", halves="source_order"
+        )
+        run.run_prepare(config, output_dir=tmp_path / "data")
+        keys = keys_of(tmp_path / "data")
+        assert keys == sorted(keys) and set(keys) < set(written)
+        data = prepared.load(tmp_path / "data")
+        half = len(keys) // 2
+        for name, expected in (
+            ("weights", keys[:half]),
+            ("architecture", keys[half : 2 * half]),
+        ):
+            received = data.split(name).images
+            assert [image.tobytes() for image in received] == [
+                written[key].tobytes() for key in expected
+            ]
+
+    def test_of_cifar_the_numbers_of_its_author_decide(
+        self, tmp_path, toy_datasets
+    ):
+        config = toy.config()
+        config.data = toy_datasets("toy_numbered", halves="source_order")
+        run.run_prepare(config, output_dir=tmp_path)
+        received = prepared.load(tmp_path).split("train").images
+        # The order in which they were generated, which its files do not keep.
+        np.testing.assert_array_equal(received, toy.images(30))
+        shuffled = keys_of(tmp_path)
+        assert shuffled != sorted(shuffled)
+
+
+class TestBroken:
+    @pytest.fixture
+    def images(self, tmp_path):
+        toy.write_folder(tmp_path / "images" / "train", count=20)
+        toy.write_folder(tmp_path / "images" / "test", count=20)
+        for name in ("train/ant/a.png", "train/cat/b.png", "test/cat/c.jpg"):
+            (tmp_path / "images" / name).write_bytes(b"broken")
+        (tmp_path / "images/train/cat/d.png").write_bytes(b"")
+        return tmp_path / "images"
+
+    def test_more_than_the_share_are_refused_and_listed(self, tmp_path, images):
+        # 4 of 84: 4.8 %.
+        config = toy.config(images, broken_fraction=0.047)
+        message = refusal(config, tmp_path / "data")
+        assert "4 of 84 that are not: train/ant/a.png, which" in message
+        assert "and 1 more" in message and "broken_fraction" in message
+        listed = (tmp_path / "data" / "broken.txt").read_text().splitlines()
+        assert [line.split("\t")[0] for line in listed] == [
+            "train/ant/a.png",
+            "train/cat/b.png",
+            "train/cat/d.png",
+            "test/cat/c.jpg",
+        ]
+
+    def test_fewer_are_left_out_and_named(self, tmp_path, images):
+        config = toy.config(images, broken_fraction=0.048)
+        folder = tmp_path / "data"
+        result = run.run_prepare(config, output_dir=folder)
+        assert result["splits"]["train"]["examples"] == 40
+        assert set(result["splits"]["train"]["broken"]) == {
+            "train/ant/a.png",
+            "train/cat/b.png",
+            "train/cat/d.png",
+        }
+        page = (folder / "report.html").read_text("utf-8")
+        assert "test/cat/c.jpg" in page and "cannot be decoded" in page
+        assert not (folder / "broken.txt").exists()
+        for name in ("train/ant/a.png", "train/cat/b.png", "train/cat/d.png"):
+            (images / name).unlink()
+        (images / "test/cat/c.jpg").unlink()
+        without = run.run_prepare(config, output_dir=folder)
+        for split in ("train", "test"):
+            files = result["splits"][split]["files"]
+            assert files == without["splits"][split]["files"]
+
+
+class TestPage:
+    def test_it_counts_and_shows_the_images_of_each_class(self, tmp_path):
+        root = tmp_path / "images"
+        toy.write_folder(root / "train", classes=("<cat>", "ant"), count=12)
+        toy.write_folder(root / "test", classes=("<cat>", "ant"), count=2)
+        run.run_prepare(toy.config(root), output_dir=tmp_path / "data")
+        page = (tmp_path / "data" / "report.html").read_text("utf-8")
+        assert "24 training and 4 test images" in page
+        assert "&lt;cat&gt;" in page and "<cat>" not in page
+        (encoded,) = re.findall(r"base64,([^\"]+)", page)
+        grid = tf.io.decode_png(base64.b64decode(encoded)).numpy()
+        # Two classes, ten images each, of 8 x 8 pixels.
+        assert grid.shape == (16, 80, 3)
+        written = {
+            image.tobytes(): path
+            for path, image in toy.write_folder(
+                tmp_path / "again", classes=("<cat>", "ant"), count=12
+            ).items()
+        }
+        shown = [
+            written[grid[row : row + 8, column : column + 8].tobytes()]
+            for row in (0, 8)
+            for column in range(0, 80, 8)
+        ]
+        assert len(set(shown)) == 20
+        assert all(path.startswith("<cat>/") for path in shown[:10])
+        assert all(path.startswith("ant/") for path in shown[10:])

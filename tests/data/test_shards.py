@@ -1,12 +1,21 @@
 import hashlib
-import tracemalloc
+import json
+import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from att_darts_tf.data import datasets, records, shards
+from att_darts_tf.data import (
+    datasets,
+    parts,
+    records,
+    run,
+    shards,
+    statistics,
+)
 from att_darts_tf.errors import UsageError
+from tests.data import toy
 
 COUNT = 40
 
@@ -21,23 +30,52 @@ def ranked():
     return sorted(range(COUNT), key=lambda n: datasets.digest_of(keys[n]))
 
 
-def fill(sorter, numbers=range(COUNT)):
-    for number in numbers:
-        key = f"key {number}"
-        sorter.add(
-            datasets.digest_of(key),
-            key=key,
-            contents=image_of(number),
-            label=number % 3,
-        )
+def source_of(numbers, divided=3):
+    """Returns a source of such images, in parts of their order here."""
+    numbers = list(numbers)
+
+    def read(part):
+        for place in part:
+            number = numbers[place]
+            contents = image_of(number)
+            yield datasets.Example(f"key {number}", contents, number % 3, place)
+
+    return datasets.Source(
+        "numbers",
+        ("a", "b", "c"),
+        "1",
+        lambda split: [
+            range(first, len(numbers), divided) for first in range(divided)
+        ],
+        read,
+        lambda split: len(numbers),
+        published=statistics.PUBLISHED["cifar10"],
+    )
 
 
-def write(folder, *, numbers=range(COUNT)):
-    """Returns what was written, the paths of the shards and the index."""
-    folder.mkdir(exist_ok=True)
-    with shards.Sorter(folder) as sorter:
-        fill(sorter, numbers)
-        written = shards.write(folder, "train", sorter)
+def write(folder, *, numbers=range(COUNT), divided=3, order=1, halves="hashed"):
+    """Returns what was written, the paths of the shards and the index.
+
+    Parts and shards are worked through in an order of no meaning.
+    """
+    settings = toy.encoded_config("numbers", halves=halves).data
+    staging = folder / "staging"
+    staging.mkdir(parents=True)
+    source = source_of(numbers, divided)
+    reader = parts.Reader(source, settings, staging)
+    summaries = [reader(part) for part in parts.of(source)[::order]]
+    planner = parts.Planner(source.name, settings, staging)
+    writer = parts.Writer(folder, staging)
+    parts.Recorder(staging)(
+        [writer(shard) for shard in list(planner(summaries))[::order]]
+    )
+    files = run._written(staging)
+    indices = {
+        split: run._write_index(folder, staging, split, files[split])
+        for split in files
+    }
+    shutil.rmtree(staging)
+    written = {"files": files["train"], "index": indices["train"]}
     index = shards.read_index(
         folder / written["index"]["name"],
         written["index"]["sha256"],
@@ -46,9 +84,19 @@ def write(folder, *, numbers=range(COUNT)):
     return written, [folder / f["name"] for f in written["files"]], index
 
 
+@pytest.fixture(autouse=True)
+def contents_alone(monkeypatch):
+    """The bytes stand for files, which nothing has to decode."""
+    monkeypatch.setattr(
+        datasets,
+        "examine",
+        lambda example, settings, sums: datasets.Seen(example.image, 3),
+    )
+
+
 @pytest.fixture
 def small_shards(monkeypatch):
-    monkeypatch.setattr(shards, "_SHARD_BYTES", 3000)
+    monkeypatch.setattr(parts, "_SHARD_BYTES", 3000)
 
 
 @pytest.mark.usefixtures("small_shards")
@@ -83,56 +131,56 @@ def test_shards_are_tfrecord_files_of_bounded_size_in_order(tmp_path):
 
 
 @pytest.mark.usefixtures("small_shards")
-def test_the_order_of_reading_changes_no_byte(tmp_path):
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"numbers": range(COUNT)[::-1]},
+        {"order": -1},
+        {"divided": 1},
+        {"divided": 17},
+    ],
+)
+def test_order_and_parts_of_reading_change_no_byte(tmp_path, other):
     folders = [tmp_path / "one", tmp_path / "two"]
     write(folders[0])
-    write(folders[1], numbers=range(COUNT)[::-1])
+    write(folders[1], **other)
     first, second = (
         {path.name: path.read_bytes() for path in folder.iterdir()}
         for folder in folders
     )
     assert first == second
-    assert "train-index.npy" in first
+    assert "train-index.npy" in first and len(first) > 6
 
 
-def test_nothing_but_shards_and_index_is_left_behind(tmp_path):
-    write(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "train-00000-of-00001.tfrecord",
-        "train-index.npy",
-    }
-    with pytest.raises(RuntimeError), shards.Sorter(tmp_path) as sorter:
-        fill(sorter)
-        raise RuntimeError("half way")
-    assert not list(tmp_path.glob(".*"))
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("divided", [1, 3, 17])
+def test_the_order_of_the_source_may_decide_instead(tmp_path, divided):
+    numbers = [*range(20, COUNT), *range(20)]
+    _, paths, index = write(
+        tmp_path, numbers=numbers, divided=divided, halves="source_order"
+    )
+    assert shards.read_images(paths, index) == list(map(image_of, numbers))
 
 
-def test_memory_does_not_grow_with_the_images(tmp_path):
-    size, count = 500_000, 60
-    with shards.Sorter(tmp_path) as sorter:
-        tracemalloc.start()
-        for number in range(count):
-            key = str(number)
-            sorter.add(
-                datasets.digest_of(key),
-                key=key,
-                contents=bytes([number]) * size,
-                label=0,
-            )
-        written = shards.write(tmp_path, "train", sorter)
-        _, peak = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-    assert written["files"][0]["examples"] == count
-    # Copies of one image, of 60.
-    assert peak < 6 * size
+def test_a_part_that_was_read_is_not_read_again(tmp_path):
+    settings = toy.encoded_config("numbers").data
+    source = source_of(range(COUNT))
+    reader = parts.Reader(source, settings, tmp_path)
+    first, second, *_ = parts.of(source)
+    summary = reader(first)
+    reader.read_part = None
+    assert reader(first) == summary
+    with pytest.raises(TypeError):
+        reader(second)
 
 
-def test_two_images_of_one_key_are_a_defect_of_the_source(tmp_path):
-    with shards.Sorter(tmp_path) as sorter:
-        fill(sorter, [3, 4, 3])
-        digest = hashlib.sha256(b"key 3").hexdigest()
-        with pytest.raises(ValueError, match=f"two of SHA-256 {digest}"):
-            shards.write(tmp_path, "train", sorter)
+def test_a_plan_of_what_is_refused_is_empty(tmp_path):
+    settings = toy.encoded_config("numbers").data
+    planner = parts.Planner("numbers", settings, tmp_path)
+    mistaken = {"split": "train", "number": 0, "mistake": "Expected this."}
+    assert not list(planner([json.dumps(mistaken)]))
+    with pytest.raises(UsageError, match="Expected this."):
+        parts.survey([mistaken], "numbers", settings)
 
 
 @pytest.mark.usefixtures("small_shards")

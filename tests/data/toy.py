@@ -8,6 +8,7 @@ import tensorflow as tf
 from ml_collections import config_dict
 from PIL import Image
 
+from att_darts_tf.configs import base
 from att_darts_tf.data import prepared
 
 
@@ -19,6 +20,8 @@ def config(name="sample", **changes):
         "image_size": (8, 8),
         "channels": 0,
         "test_fraction": 0.25,
+        "halves": "hashed",
+        "broken_fraction": 0.0,
         "augmentation": "padded_crop",
         "flip": True,
         "padding": 4,
@@ -26,7 +29,7 @@ def config(name="sample", **changes):
         "color_jitter": (0.4, 0.4, 0.4, 0.2),
         "evaluation_resize": 256,
     }
-    result = ml_collections.ConfigDict({"data": data})
+    result = ml_collections.ConfigDict({"data": data, "beam": base.beam()})
     result.data.update(changes)
     return result
 

@@ -47,19 +47,25 @@ def main():
     parser.add_argument(
         "--data_dir", help="where TensorFlow Datasets keeps its data"
     )
-    source = datasets.open_source(
-        ml_collections.ConfigDict(
-            {
-                "name": DATASET,
-                "data_dir": parser.parse_args().data_dir,
-                "image_size": (sheets.SIDE, sheets.SIDE),
-                "channels": 3,
-                "test_fraction": 0.2,
-            }
-        )
+    settings = ml_collections.ConfigDict(
+        {
+            "name": DATASET,
+            "data_dir": parser.parse_args().data_dir,
+            "image_size": (sheets.SIDE, sheets.SIDE),
+            "channels": 3,
+            "test_fraction": 0.2,
+            "augmentation": "padded_crop",
+        }
     )
+    source = datasets.open_source(settings)
     for split, count in IMAGES_PER_CLASS.items():
-        images = draw(source.read(split), images_per_class=count)
+        examples = (
+            example._replace(
+                image=datasets.examine(example, settings).content
+            )
+            for example in source.read(split)
+        )
+        images = draw(examples, images_per_class=count)
         sheets.write(split, images)
         print(f"{split}: {images.shape[0]} classes x {images.shape[1]} images")
 
