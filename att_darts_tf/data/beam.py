@@ -4,10 +4,15 @@ Nothing else imports Beam, so images that are prepared do without it.
 """
 
 import argparse
+import contextlib
 import difflib
 import functools
 import logging
-from collections.abc import Callable, Iterable
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Iterator
 
 import apache_beam as beam
 import ml_collections
@@ -56,19 +61,69 @@ def run(
     """
     # Of a pipeline on one machine it tells how it is divided.
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
-    with beam.Pipeline(options=options) as pipeline:
-        (
-            pipeline
-            | "Parts" >> beam.Create(list(jobs))
-            | "SpreadParts" >> beam.Reshuffle()
-            | "Read" >> beam.Map(read)
-            | "AllRead" >> beam.combiners.ToList()
-            | "Plan" >> beam.FlatMap(plan)
-            | "SpreadShards" >> beam.Reshuffle()
-            | "Write" >> beam.Map(write)
-            | "AllWritten" >> beam.combiners.ToList()
-            | "Record" >> beam.Map(record)
-        )
+    with _leash(options) as address:
+        tied = functools.partial(functools.partial, _tied, address)
+        with beam.Pipeline(options=options) as pipeline:
+            (
+                pipeline
+                | "Parts" >> beam.Create(list(jobs))
+                | "SpreadParts" >> beam.Reshuffle()
+                | "Read" >> beam.Map(tied(read))
+                | "AllRead" >> beam.combiners.ToList()
+                | "Plan" >> beam.FlatMap(tied(plan))
+                | "SpreadShards" >> beam.Reshuffle()
+                | "Write" >> beam.Map(tied(write))
+                | "AllWritten" >> beam.combiners.ToList()
+                | "Record" >> beam.Map(tied(record))
+            )
+
+
+@contextlib.contextmanager
+def _leash(
+    options: pipeline_options.PipelineOptions,
+) -> Iterator[str | None]:
+    """Gives the name of a socket that is there as long as this process.
+
+    Beam starts workers as children and forgets them when it is killed.
+    """
+    mode = options.view_as(pipeline_options.DirectOptions).direct_running_mode
+    if mode != "multi_processing":
+        yield None
+        return
+    # A name that begins with a zero byte is no file.
+    address = f"\0att-darts-{uuid.uuid4().hex}"
+    # Each of them would call the lack of a GPU an error.
+    greetings = os.environ.get("TF_CPP_MIN_LOG_LEVEL")
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    try:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(address)
+            server.listen(os.cpu_count() or 1)
+            yield address
+    finally:
+        del os.environ["TF_CPP_MIN_LOG_LEVEL"]
+        if greetings is not None:
+            os.environ["TF_CPP_MIN_LOG_LEVEL"] = greetings
+
+
+def _tied(address, function, argument):
+    """Calls a function, in a worker that ends with who started it."""
+    if address is not None:
+        _tie(address)
+    return function(argument)
+
+
+@functools.cache
+def _tie(address):
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(address)
+
+    def wait():
+        # Nothing is ever sent: it returns when the other end is closed.
+        connection.recv(1)
+        os._exit(1)
+
+    threading.Thread(target=wait, name="leash", daemon=True).start()
 
 
 def options_of(
@@ -84,7 +139,13 @@ def options_of(
     """
     given = list(settings.options)
     known = _parser()
-    _, unknown = known.parse_known_args(given)
+    try:
+        _, unknown = known.parse_known_args(given)
+    except argparse.ArgumentError as error:
+        raise UsageError(
+            "Expected options of Apache Beam in config.beam.options. "
+            f"Received: {error}. Give another value"
+        ) from error
     names = [flag.lstrip("-").partition("=")[0] for flag in given]
     if unknown:
         name = unknown[0].lstrip("-").partition("=")[0]

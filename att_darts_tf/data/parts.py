@@ -275,6 +275,7 @@ class Planner:
         self.source_name = source_name
         self.settings = settings
         self.staging = staging
+        self.shard_bytes = _SHARD_BYTES
 
     def __call__(self, summaries: list[str]) -> Iterator[str]:
         """Yields the shards to write, each as JSON.
@@ -300,7 +301,7 @@ class Planner:
     def _divide(self, split, parts) -> Iterator[str]:
         examples = sum(part["examples"] for part in parts)
         total = sum(part["bytes"] for part in parts)
-        count = min(examples, -(-total // _SHARD_BYTES))
+        count = min(examples, -(-total // self.shard_bytes))
         prefixes = np.sort(
             np.concatenate(
                 [

@@ -7,6 +7,7 @@ know nothing of each other; here they are joined.
 import contextlib
 import hashlib
 import json
+import logging as python_logging
 import os
 import threading
 from collections.abc import Iterator
@@ -159,6 +160,8 @@ def describe(
 
 def _runner(settings, folder):
     """Returns what runs the pipeline, or raises `UsageError` without Beam."""
+    # It warns that it cannot reach what of Google's nothing here uses.
+    python_logging.disable(python_logging.WARNING)
     try:
         from att_darts_tf.data import beam
     except ModuleNotFoundError as error:
@@ -169,6 +172,8 @@ def _runner(settings, folder):
             "Received: it is not installed. Run: pip install "
             "'att-darts-tf[beam]', or copy images that are prepared already"
         ) from error
+    finally:
+        python_logging.disable(python_logging.NOTSET)
     return beam.runner(settings, folder)
 
 

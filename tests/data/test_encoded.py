@@ -116,7 +116,7 @@ class TestPrepare:
         self, photos, folder, tmp_path, monkeypatch
     ):
         monkeypatch.setattr(parts, "_SHARD_BYTES", 40_000)
-        monkeypatch.setattr(run, "_WORKERS", 1)
+        monkeypatch.setattr(parts, "_THREADS", 1)
         prepare(photos[0], tmp_path / "again")
         assert contents(tmp_path / "again") == contents(folder)
 

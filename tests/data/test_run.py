@@ -474,7 +474,7 @@ class TestPage:
         toy.write_folder(root / "test", classes=("<cat>", "ant"), count=2)
         run.run_prepare(toy.config(root), output_dir=tmp_path / "data")
         page = (tmp_path / "data" / "report.html").read_text("utf-8")
-        assert "24 training and 4 test images" in page
+        assert "24 training images and 4 test images" in page
         assert "&lt;cat&gt;" in page and "<cat>" not in page
         (encoded,) = re.findall(r"base64,([^\"]+)", page)
         grid = tf.io.decode_png(base64.b64decode(encoded)).numpy()
