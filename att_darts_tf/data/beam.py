@@ -174,6 +174,8 @@ def options_of(
         )
     return pipeline_options.PipelineOptions(
         [
+            # A worker in a process of its own would tell of every step.
+            "--default_sdk_harness_log_level=ERROR",
             *given,
             "--runner=DirectRunner",
             f"--direct_running_mode={settings.mode}",

@@ -34,7 +34,7 @@ _TEST_SPLITS = {"imagenet2012": "validation"}
 
 # A split is read in at most so many parts, of at least so many images: few
 # enough to be listed, many enough to keep the workers of a cluster busy.
-_PARTS, _IMAGES = 64, 250
+_PARTS, _IMAGES = 64, 2000
 
 
 class Example(NamedTuple):

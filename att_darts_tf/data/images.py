@@ -4,6 +4,7 @@ Everything here can be traced, so a served model reads a file by the very
 operations that prepared its training images.
 """
 
+import functools
 import re
 
 import tensorflow as tf
@@ -36,6 +37,20 @@ def decode(contents, *, channels):
     Returns:
         A `uint8` tensor of shape `(height, width, channels)`.
     """
+    return _decoder(channels)(contents)
+
+
+@functools.cache
+def _decoder(channels):
+    """Returns one call instead of thirty where nothing is traced."""
+    return tf.function(
+        functools.partial(_decode, channels=channels),
+        input_signature=[tf.TensorSpec((), tf.string)],
+        autograph=False,
+    )
+
+
+def _decode(contents, *, channels):
     image = tf.io.decode_image(
         _checked(contents), channels=channels, expand_animations=False
     )

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging as python_logging
 import os
+import pathlib
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +18,6 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-import att_darts_tf
 from att_darts_tf import durations, memory, storage
 from att_darts_tf.data import (
     datasets,
@@ -263,9 +263,11 @@ def _load(path) -> np.ndarray:
 
 
 def _key_of(asked) -> str:
-    """Names what is asked for, and of which version of the code."""
-    text = json.dumps([asked, att_darts_tf.__version__], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    """Names what is asked for, and by which code."""
+    total = hashlib.sha256(json.dumps(asked, sort_keys=True).encode())
+    for file in sorted(pathlib.Path(__file__).parent.glob("*.py")):
+        total.update(file.read_bytes())
+    return total.hexdigest()[:16]
 
 
 def _finished(folder, asked) -> dict[str, Any] | None:
