@@ -1,8 +1,8 @@
 """A served network as a file for LiteRT, which phones have for TensorFlow.
 
 The interpreter is TensorFlow's own, of the same version as the converter: the
-package `ai-edge-litert`, which is to replace it, would be another 20 MB for a
-comparison.
+package `ai-edge-litert`, which is to replace it, would be required for nothing
+but a comparison.
 """
 
 import warnings
