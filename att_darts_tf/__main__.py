@@ -337,7 +337,7 @@ STAGES = {
     ),
     "export": Stage(
         _export,
-        "Write the first trained network for a server, as a SavedModel.",
+        "Write the first trained network as a SavedModel to serve.",
         "data/, training/repeat-0/model.keras, evaluation/ if there is one",
         "export/NAME/VERSION/, export/classify.py (and export/NAME.tflite)",
         ("export", "engine"),
