@@ -48,6 +48,8 @@ setuptools.setup(
     package_data={"": DATA_FILES},
     install_requires=[
         "tensorflow>=2.21,<2.22",
+        # Messages alone, of 26 kB: they write the warm-up requests.
+        "tensorflow-serving-api>=2.19.1,<2.22",
         "keras>=3.15,<3.16",
         "numpy",
         "absl-py",

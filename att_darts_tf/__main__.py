@@ -199,14 +199,16 @@ def _export(command, folders):
     startup.load_tensorflow()
     from att_darts_tf import serving
 
+    judged = (folders.evaluation / "result.json").exists()
     serving.run_export(
         command.config,
         data_dir=folders.data,
         model=folders.training(0),
         output_dir=folders.export,
+        evaluation=folders.evaluation if judged else None,
     )
     command.record(folders.export)
-    return summary.export(folders)
+    return summary.export(command.config, folders)
 
 
 def _report(command, folders):
@@ -335,10 +337,10 @@ STAGES = {
     ),
     "export": Stage(
         _export,
-        "Write the first trained network as a SavedModel.",
-        "data/, training/repeat-0/model.keras",
-        "export/model/",
-        ("engine",),
+        "Write the first trained network as a SavedModel to serve.",
+        "data/, training/repeat-0/model.keras, evaluation/ if there is one",
+        "export/NAME/VERSION/, export/classify.py (and export/NAME.tflite)",
+        ("export", "engine"),
     ),
     "report": Stage(
         _report,
@@ -353,7 +355,7 @@ STAGES = {
         "config.data.name",
         "everything above",
         ("data", "beam", "space", "search", "selection", "network", "repeats",
-         "engine", "hourly_price"),
+         "export", "engine", "hourly_price"),
     ),
     "import-checkpoint": Stage(
         _import_checkpoint,

@@ -82,10 +82,18 @@ class Layout:
     def export(self) -> storage.Path:
         return self.root / "export"
 
-    @property
-    def model(self) -> storage.Path:
-        """Returns the folder of the SavedModel."""
-        return self.export / "model"
+    def model(self, name: str, version: int) -> storage.Path:
+        """Returns the folder of the SavedModel, as TensorFlow Serving has it.
+
+        Args:
+            name: String, `config.export.name`.
+            version: Integer, `config.export.version`.
+        """
+        return self.export / name / str(version)
+
+    def litert(self, name: str) -> storage.Path:
+        """Returns the file of the model for LiteRT."""
+        return self.export / f"{name}.tflite"
 
     @property
     def classifier(self) -> storage.Path:
@@ -161,6 +169,7 @@ def _compare(layout: Layout, config: ml_collections.ConfigDict) -> bool:
             ("search.", layout.searches),
             ("selection.", layout.selection),
             ("network.", layout.trainings),
+            ("export.", layout.export),
             ("beam.", None),
             ("hourly_price", None),
         )

@@ -579,7 +579,7 @@ def render(config: ml_collections.ConfigDict, records: Records) -> str:
         _curves(records),
         _time(config, records),
         _data(records.data),
-        _use(records),
+        _use(config, records),
         _configuration(config),
         _lineage(records.lineages),
     ]
@@ -1286,7 +1286,8 @@ def _pairs(facts: Sequence[tuple[Any, Any]]) -> Markup:
     )
 
 
-def _use(records: Records) -> Markup:
+def _use(config: ml_collections.ConfigDict, records: Records) -> Markup:
+    folder = f"export/{config.export.name}/{config.export.version}"
     height, width, channels = records.data["image_shape"]
     return _section(
         "Use of the model",
@@ -1305,7 +1306,14 @@ def _use(records: Records) -> Markup:
             f" images of shape (batch, {height}, {width}, {channels}); "
             "normalisation is inside. All signatures:",
         ),
-        element("pre", "saved_model_cli show --dir export/model --all"),
+        element("pre", f"saved_model_cli show --dir {folder} --all"),
+        element(
+            "p",
+            "TensorFlow Serving takes the folder as it is; what it is for, and "
+            "how it is served, tells its ",
+            element("code", "assets.extra/model_card.md"),
+            ".",
+        ),
     )
 
 

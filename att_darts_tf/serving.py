@@ -1,19 +1,25 @@
-"""Stage: a trained network -> a SavedModel that needs TensorFlow alone."""
+"""Stage: a trained network -> a SavedModel that needs TensorFlow alone.
+
+Its folder is one that TensorFlow Serving takes: `NAME/VERSION/`, with requests
+that warm the server up, the labels and a model card in `assets.extra`.
+"""
 
 import contextlib
 import os
 import pathlib
 import shlex
 import statistics
+import string
 import sys
 import time
+from collections.abc import Iterator
 
 import ml_collections
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import convert_to_constants
 
-from att_darts_tf import durations, storage
+from att_darts_tf import durations, litert, model_card, storage, warm_up
 from att_darts_tf.data import (
     augment,
     input_pipeline,
@@ -25,18 +31,42 @@ from att_darts_tf.engine.writing import writing
 from att_darts_tf.errors import UsageError
 from att_darts_tf.network import cost, evaluate, memory
 from att_darts_tf.network import network as network_module
+from att_darts_tf.space import registry
 
 PIXELS, ENCODED = "serving_default", "encoded"
 # Between the probabilities of the SavedModel and of the trained network.
 TOLERANCE = 1e-5
+# Between those of LiteRT and of the SavedModel. Its kernels sum in an order of
+# their own: measured, up to 3 times the SavedModel's difference from the
+# network, of 3 to 20 cells with random weights and large logits.
+LITERT_TOLERANCE = 10 * TOLERANCE
 _IMAGES_COMPARED = 32
+# Of each signature's requests for a server that starts.
+WARM_UP_BATCHES = (1, 8)
+LABELS, CARD = "labels.txt", "model_card.md"
+# The command line writes it.
+_LINEAGE_FORMAT = 1
+_LINEAGE = {
+    "stage": str,
+    "made_from": dict,
+    "result": str,
+    "packages": dict,
+    "machine": dict,
+}
+_EVALUATION = {"accuracies": list, "losses": list, "images": int}
 # Of the network, in memory: that of the SavedModel and that which is read back.
 _GRAPHS = 2
 # A whole export beside its beginning, reading the network and tracing it.
-_TIMES_AS_LONG = 2.2
-_PACKAGES = (*evaluate.PACKAGES, "serving")
+_TIMES_AS_LONG, _WITH_LITERT = 2.4, 0.8
+_PACKAGES = (
+    *evaluate.PACKAGES,
+    "litert",
+    "model_card",
+    "serving",
+    "warm_up",
+)
 
-_SCRIPT = '''\
+_SCRIPT = string.Template('''\
 """Classifies images with the model beside this file.
 
     python classify.py IMAGE [IMAGE ...]
@@ -51,7 +81,7 @@ import os
 import pathlib
 import sys
 
-MODEL = pathlib.Path(__file__).resolve().parent / "model"
+MODEL = pathlib.Path(__file__).resolve().parent / "$name" / "$version"
 
 
 def main(arguments):
@@ -75,7 +105,7 @@ def main(arguments):
     except OSError:
         return refuse(
             f"Expected a SavedModel in {MODEL}. Received: none that can be "
-            "read. Keep this file beside the exported folder `model`"
+            "read. Keep this file beside the exported folder `$name`"
         )
     classify = model.signatures["encoded"]
     status = 0
@@ -124,7 +154,7 @@ def refuse(reason):
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
-'''
+''')
 
 
 class Classifier(tf.Module):
@@ -213,6 +243,7 @@ def run_export(
     data_dir: str | os.PathLike,
     model: str | os.PathLike,
     output_dir: str | os.PathLike,
+    evaluation: str | os.PathLike | None = None,
 ) -> dict:
     """Writes a trained network as a SavedModel, and a script that uses it.
 
@@ -222,10 +253,13 @@ def run_export(
     `probabilities`, `label` and `label_name`.
 
     Args:
-        config: The resolved configuration.
+        config: The resolved configuration; `config.export` names the folders.
         data_dir: Folder of the prepared images.
         model: Folder of the training, with a `model.keras`.
-        output_dir: Folder of the result, of `model` and of `classify.py`.
+        output_dir: Folder of the result, of `NAME/VERSION`, of `classify.py`
+            and, if it is asked for, of `NAME.tflite`.
+        evaluation: Folder of an evaluation of this network, which the model
+            card then shows.
 
     Returns:
         `model`, the folder of the SavedModel; its `signatures`, `class_names`
@@ -233,15 +267,27 @@ def run_export(
         some training images from the trained network's; the `command` that
         classifies an image; the network's `cost`, as `cost.count` returns it;
         and the `latencies` of the SavedModel here: of each `batch` the
-        `median`, `least` and `most` milliseconds.
+        `median`, `least` and `most` milliseconds. `litert` is `None`, or the
+        `model` for LiteRT and the `largest_difference` of its probabilities
+        from the SavedModel's.
     """
     data = prepared.load(data_dir)
     file = storage.path(model) / "model.keras"
+    records = {
+        stage: record
+        for stage, folder in (("prepare", data_dir), ("train", model))
+        for record in [storage.path(folder) / "lineage.json"]
+        if record.exists()
+    }
+    inputs = {"model": file}
+    inputs |= {f"lineage_{stage}": each for stage, each in records.items()}
+    if evaluation is not None:
+        inputs["evaluation"] = storage.path(evaluation) / "result.json"
     identity = workdir.identity(
         config,
-        sections=("engine",),
+        sections=("engine", "export"),
         packages=_PACKAGES,
-        inputs={"model": file},
+        inputs=inputs,
         data={
             "digest": data.digest,
             **preprocess.evaluation_settings(config.data),
@@ -251,43 +297,132 @@ def run_export(
         result = folder.result()
         if result is not None:
             return result
+        judged = None if evaluation is None else _judged(evaluation, file)
+        lineages = {
+            stage: _read(each, _LINEAGE, format=_LINEAGE_FORMAT)
+            for stage, each in records.items()
+        }
         devices.configure(config)
         begun = time.monotonic()
         network = network_module.load(file)
         evaluate.check_fits(network, data=data, file=file)
         _check_channels(data)
+        settings = config.export
+        if settings.litert:
+            litert.check(network.compute_dtype)
         told = memory.check_inference(
             network, _IMAGES_COMPARED, graphs=_GRAPHS
         )
         print(f"export: {told}", flush=True)
         preprocessing = preprocess.of(config.data, data)
         classifier = Classifier(network, data, preprocessing)
-        seconds = _TIMES_AS_LONG * (time.monotonic() - begun)
+        times = _TIMES_AS_LONG + settings.litert * _WITH_LITERT
+        seconds = times * (time.monotonic() - begun)
         print(f"export: takes about {durations.duration(seconds)}", flush=True)
-        saved = folder.path / "model"
+        saved = folder.path / settings.name / str(settings.version)
         script = folder.path / "classify.py"
-        difference, latencies = _save(
-            classifier,
-            network,
-            data=data,
-            preprocessing=preprocessing,
-            path=saved,
-            file=file,
-        )
-        workdir.write_atomically(script, _SCRIPT)
         command = [sys.executable, str(script.absolute()), "IMAGE"]
-        return folder.finish(
-            {
-                "model": str(saved),
-                "signatures": [PIXELS, ENCODED],
-                "class_names": list(data.class_names),
-                "image_shape": list(data.image_shape),
-                "largest_difference": difference,
-                "command": shlex.join(command),
-                "cost": cost.count(network),
-                "latencies": latencies,
-            }
+        result = {
+            "model": str(saved),
+            "signatures": [PIXELS, ENCODED],
+            "class_names": list(data.class_names),
+            "image_shape": list(data.image_shape),
+            "command": shlex.join(command),
+            "cost": cost.count(network),
+            "litert": None,
+        }
+        split = data.split("train").head(_IMAGES_COMPARED)
+        inputs = _inputs(split, preprocessing)
+        with _becoming(saved, within=folder.path) as unfinished:
+            with writing(saved):
+                classifier.save(unfinished)
+            signatures = tf.saved_model.load(str(unfinished)).signatures
+            result["largest_difference"] = _largest_difference(
+                network,
+                signatures,
+                inputs=inputs,
+                batches=input_pipeline.evaluation_batches(
+                    split, preprocessing=preprocessing, batch_size=len(split)
+                ),
+                file=file,
+            )
+            if settings.litert:
+                place = folder.path / f"{settings.name}.tflite"
+                result["litert"] = {
+                    "model": str(place),
+                    "largest_difference": _write_litert(
+                        classifier, signatures, inputs=inputs, path=place
+                    ),
+                }
+            requests = _requests(settings.name, inputs)
+            with writing(saved):
+                warm_up.write(unfinished, requests)
+            _try_requests(unfinished, signatures)
+            result["latencies"] = _latencies(
+                signatures[PIXELS], data.image_shape
+            )
+            extra = unfinished / "assets.extra"
+            workdir.write_atomically(
+                extra / LABELS,
+                "".join(
+                    f"{model_card.one_line(name)}\n"
+                    for name in data.class_names
+                ),
+            )
+            card = model_card.render(
+                settings,
+                network=network,
+                data=data,
+                evaluation=judged,
+                costs={name: result[name] for name in ("cost", "latencies")},
+                lineages=lineages,
+                requests=f"{len(requests)} requests of up to "
+                f"{_largest_batch(inputs)} training images",
+            )
+            workdir.write_atomically(extra / CARD, card)
+        workdir.write_atomically(
+            script,
+            _SCRIPT.substitute(name=settings.name, version=settings.version),
         )
+        return folder.finish(result)
+
+
+def _judged(evaluation, file) -> model_card.Evaluation:
+    """Returns an evaluation and the place in it of the network of a file."""
+    folder = storage.path(evaluation)
+    identity = _read(
+        folder / "identity.json",
+        {"inputs": dict},
+        format=workdir.IDENTITY_FORMAT,
+    )
+    networks = [
+        name
+        for name, digest in identity["inputs"].items()
+        if digest == workdir.digest(file)
+    ]
+    if not networks:
+        raise UsageError(
+            f"Expected an evaluation of {file}. Received: one of other "
+            f"networks, {folder}. Evaluate this one, or leave the evaluation "
+            "out"
+        )
+    result = _read(
+        folder / "result.json", _EVALUATION, format=workdir.RESULT_FORMAT
+    )
+    return model_card.Evaluation(result, int(networks[0].split("_")[1]))
+
+
+def _read(file, kinds, *, format) -> dict:
+    """Returns a record of a stage with fields of the kinds that are shown."""
+    record = workdir.read_json(file, format=format)
+    for name, kind in kinds.items():
+        if not isinstance(record.get(name), kind):
+            raise UsageError(
+                f"Expected {name} in {file}, a {kind.__name__}. Received: "
+                f"{registry.shorten(record.get(name))}. Remove the file and "
+                "run the stage that writes it"
+            )
+    return record
 
 
 def _check_channels(data) -> None:
@@ -300,35 +435,61 @@ def _check_channels(data) -> None:
         )
 
 
-def _save(
-    classifier, network, *, data, preprocessing, path, file
-) -> tuple[float, list[dict]]:
-    """Writes the SavedModel, compares it, and only then gives it its name.
+@contextlib.contextmanager
+def _becoming(
+    path: storage.Path, *, within: storage.Path
+) -> Iterator[pathlib.Path]:
+    """Gives a new folder, which gets its name once the body has succeeded.
 
-    Returns:
-        As `largest_difference` and `latencies` in `run_export`.
+    Args:
+        path: Path of the folder. What is there goes before.
+        within: Path of a folder around it, on the same disk.
     """
     with contextlib.ExitStack() as stack:
         with writing(path):
-            for left_over in (path, *path.parent.glob(f"{storage.PARTIAL}*")):
+            for left_over in (path, *within.glob(f"{storage.PARTIAL}*")):
                 storage.remove(left_over)
             place = stack.enter_context(
-                storage.temporary_folder(path.parent, prefix=storage.PARTIAL)
+                storage.temporary_folder(within, prefix=storage.PARTIAL)
             )
-            unfinished = pathlib.Path(place, "model")
-            classifier.save(unfinished)
-        signatures = tf.saved_model.load(str(unfinished)).signatures
-        difference = _largest_difference(
-            network,
-            signatures,
-            split=data.split("train").head(_IMAGES_COMPARED),
-            preprocessing=preprocessing,
-            file=file,
-        )
-        latencies = _latencies(signatures[PIXELS], data.image_shape)
+        unfinished = pathlib.Path(place, "model")
+        yield unfinished
         with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             storage.move_folder(unfinished, path)
-    return difference, latencies
+
+
+def _inputs(split, preprocessing) -> dict[str, dict[str, tf.Tensor]]:
+    """Returns images as each of the signatures takes them."""
+    files = split.files()
+    pixels = tf.stack([preprocessing.fit(each) for each in files])
+    return {PIXELS: {"images": pixels}, ENCODED: {"contents": files}}
+
+
+def _largest_batch(inputs) -> int:
+    return min(WARM_UP_BATCHES[-1], len(inputs[PIXELS]["images"]))
+
+
+def _requests(model, inputs) -> list:
+    """Returns requests of one image and of several, for each signature."""
+    batches = sorted({WARM_UP_BATCHES[0], _largest_batch(inputs)})
+    return [
+        warm_up.request(
+            model,
+            signature,
+            {name: value[:batch] for name, value in tensors.items()},
+        )
+        for signature, tensors in inputs.items()
+        for batch in batches
+    ]
+
+
+def _try_requests(folder, signatures) -> None:
+    """Answers the requests of a SavedModel as a server would."""
+    promised = warm_up.signatures_of(folder)
+    for each in warm_up.read(folder):
+        name = each.model_spec.signature_name
+        warm_up.answer(each, promised[name], signatures[name])
 
 
 def _latencies(classify, image_shape) -> list[dict]:
@@ -348,28 +509,14 @@ def _latencies(classify, image_shape) -> list[dict]:
 
 
 def _largest_difference(
-    network, signatures, *, split, preprocessing, file
+    network, signatures, *, inputs, batches, file
 ) -> float:
     """Compares both signatures with the network, on training images."""
-    files = split.files()
-    short_floats = tf.config.experimental.tensor_float_32_execution_enabled()
-    # On a GPU kernels of reduced precision may differ by more than allowed.
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-    try:
-        logits = network.predict(
-            input_pipeline.evaluation_batches(
-                split, preprocessing=preprocessing, batch_size=len(split)
-            ),
-            verbose=0,
-        )
+    with _whole_floats():
+        logits = network.predict(batches, verbose=0)
         answers = [
-            signatures[PIXELS](
-                tf.stack([preprocessing.fit(each) for each in files])
-            ),
-            signatures[ENCODED](files),
+            signatures[name](**tensors) for name, tensors in inputs.items()
         ]
-    finally:
-        tf.config.experimental.enable_tensor_float_32_execution(short_floats)
     if not np.isfinite(logits).all():
         raise UsageError(
             f"Expected a network with finite outputs in {file}. Received: one "
@@ -387,3 +534,34 @@ def _largest_difference(
             f"in {file} to {TOLERANCE}. Received: a difference of {difference}"
         )
     return difference
+
+
+def _write_litert(classifier, signatures, *, inputs, path) -> float:
+    """Writes the file for LiteRT, if it gives what the SavedModel does."""
+    images = inputs[PIXELS]["images"]
+    pixels = tf.TensorSpec((None, *images.shape[1:]), tf.uint8, "images")
+    content = litert.convert(classifier.classify, pixels)
+    with _whole_floats():
+        expected = signatures[PIXELS](images)["probabilities"].numpy()
+    received = litert.probabilities(content, images.numpy())
+    difference = float(np.abs(received - expected).max())
+    if not difference <= LITERT_TOLERANCE:
+        raise UsageError(
+            "Expected LiteRT to give the probabilities of the SavedModel to "
+            f"{LITERT_TOLERANCE}. Received: a difference of {difference}. "
+            "Give --config.export.litert=false"
+        )
+    workdir.write_atomically(path, content)
+    return difference
+
+
+@contextlib.contextmanager
+def _whole_floats() -> Iterator[None]:
+    """Keeps kernels of reduced precision out, which a GPU may take."""
+    experimental = tf.config.experimental
+    before = experimental.tensor_float_32_execution_enabled()
+    experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        experimental.enable_tensor_float_32_execution(before)

@@ -126,6 +126,20 @@ _JITTER = Rule(
     )
     and value[3] <= 0.5,
 )
+# Files that stand beside the folder of an exported model.
+_BESIDE = ("classify.py", "identity.json", "lineage.json", "result.json")
+_FOLDER = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
+_MODEL_NAME = Rule(
+    "a folder's name of at most 100 letters, digits and _ . - that begins with "
+    f"a letter or digit, and none of {', '.join(_BESIDE)}",
+    lambda value: isinstance(value, str)
+    and _FOLDER.fullmatch(value) is not None
+    and value not in _BESIDE,
+)
+_VERSION = Rule(
+    "an integer from 1 to 2**63 - 1",
+    lambda value: _is_integer(value) and 1 <= value < 2**63,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -299,6 +313,15 @@ SETTINGS: dict[str, Setting] = {
             "0 or an integer of at least 2",
             lambda value: _is_integer(value) and (value == 0 or value >= 2),
         ),
+    ),
+    "export.name": Setting(
+        "folder of the exported model, by which a server names it", _MODEL_NAME
+    ),
+    "export.version": Setting(
+        "folder in that one; a server takes the highest", _VERSION
+    ),
+    "export.litert": Setting(
+        "write NAME.tflite too, in float32, for LiteRT", _SWITCH
     ),
     "repeats": Setting("trainings of the final network", _integer(1)),
     "hourly_price": Setting(

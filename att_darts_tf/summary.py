@@ -39,7 +39,7 @@ def table(config: ml_collections.ConfigDict, folders: Layout) -> list[str]:
     rows += [
         ("Parameters", f"{result(folders.training(0))['parameters']:,}"),
         *accuracies(result(folders.evaluation)),
-        ("SavedModel", folders.model),
+        *_models(config.export, folders),
     ]
     # A network without cells has none.
     if result(folders.report)["drawings"]:
@@ -103,8 +103,13 @@ def evaluate(result: dict, folders: Layout) -> list[str]:
     ]
 
 
-def export(folders: Layout) -> list[str]:
-    return [f"SavedModel: {folders.model}", *classify_command(folders)]
+def export(
+    config: ml_collections.ConfigDict, folders: Layout
+) -> list[str]:
+    return [
+        *(f"{name}: {path}" for name, path in _models(config.export, folders)),
+        *classify_command(folders),
+    ]
 
 
 def report(result: dict, folders: Layout) -> list[str]:
@@ -170,6 +175,13 @@ def classify_command(folders: Layout) -> list[str]:
         script = "export/classify.py"
         first = f"With a copy of {folders.export}, classify a JPEG or PNG file:"
     return [first, f"  {shlex.join([sys.executable, script])} IMAGE"]
+
+
+def _models(recipe, folders):
+    rows = [("SavedModel", folders.model(recipe.name, recipe.version))]
+    if recipe.litert:
+        rows.append(("LiteRT model", folders.litert(recipe.name)))
+    return rows
 
 
 def _candidate(candidate: dict) -> str:

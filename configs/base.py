@@ -159,6 +159,18 @@ def training(epochs):
     })
 
 
+def export():
+    return ml_collections.ConfigDict({
+        # Folders of the SavedModel, export/NAME/VERSION, and how TensorFlow
+        # Serving names it.
+        "name": "att_darts",
+        # A server takes the highest one that it finds in NAME.
+        "version": 1,
+        # Write NAME.tflite too, in float32, for LiteRT.
+        "litert": False,
+    })
+
+
 def get_config(variant=""):
     """Returns the configuration; a shipped one names its variants."""
     if variant:
@@ -174,6 +186,7 @@ def get_config(variant=""):
         # Each candidate is trained on the weight half, judged on the other.
         "selection": training(epochs=100),
         "network": training(epochs=600),
+        "export": export(),
         # Published results are the mean of several trainings.
         "repeats": 1,
         # Of the device, in any currency: the report multiplies it with the

@@ -68,7 +68,11 @@ def define(*, code: str, search_cells: bool = True) -> Callable:
             evaluate, **run, **images, networks=dsl.Collected(network)
         )
         exported = task(
-            export, **run, **images, networks=dsl.Collected(network)
+            export,
+            **run,
+            **images,
+            networks=dsl.Collected(network),
+            evaluation=judged.outputs["metrics"],
         )
         task(
             report,

@@ -9,6 +9,7 @@ import io
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -290,6 +291,18 @@ class TestSettingsTable:
             ("network.auxiliary_weight", -0.4),
             ("network.cutout", -1),
             ("repeats", 0),
+            ("export.name", ""),
+            ("export.name", ".."),
+            ("export.name", "a/b"),
+            ("export.name", "a model"),
+            ("export.name", "a\n"),
+            ("export.name", "größe"),
+            ("export.name", 101 * "a"),
+            ("export.name", "classify.py"),
+            ("export.version", 0),
+            ("export.version", 2**63),
+            ("export.version", True),
+            ("export.litert", 1),
         ],
     )
     def test_refuses_what_cannot_work(self, name, value):
@@ -795,6 +808,44 @@ class TestWorkDirectory:
         given = ("--config=demo", f"--workdir={folder}")
         run("train", *given)
         assert run("evaluate", *given, "--config.hourly_price=2").status == 0
+
+    def test_export_shows_an_evaluation_if_there_is_one(
+        self, folder, prepared, monkeypatch
+    ):
+        from att_darts_tf import serving
+
+        given = ("export", "--config=demo", f"--workdir={folder}")
+        calls = []
+
+        def record(config, *, output_dir, evaluation, **options):
+            calls.append(evaluation)
+            for name in ("identity.json", "result.json"):
+                output_dir.mkdir(exist_ok=True)
+                workdir.write_json(output_dir / name, {}, format=1)
+
+        monkeypatch.setattr(serving, "run_export", record)
+        for finished in (
+            folder / "data" / "dataset.json",
+            folder / "training" / "repeat-0" / "result.json",
+        ):
+            finished.parent.mkdir(parents=True, exist_ok=True)
+            finished.touch()
+        assert run(*given).status == 0
+        (folder / "evaluation").mkdir()
+        assert run(*given).status == 0
+        (folder / "evaluation" / "result.json").touch()
+        outcome = run(*given)
+        assert outcome.status == 0
+        assert calls == [None, None, folder / "evaluation"]
+        assert f"SavedModel: {folder}/export/att_darts/1\n" in outcome.output
+        assert "LiteRT" not in outcome.output
+        # Its files have been named.
+        named = "--config.export.version=2"
+        assert_refused(run(*given, named), "config.export.version=1", "2")
+        shutil.rmtree(folder / "export")
+        outcome = run(*given, named, "--config.export.litert=true")
+        assert f"SavedModel: {folder}/export/att_darts/2\n" in outcome.output
+        assert f"LiteRT model: {folder}/export/att_darts.tfl" in outcome.output
 
     def test_settings_of_a_stage_that_has_run_may_not(self, folder, prepared):
         assert_refused(

@@ -13,13 +13,13 @@ import tensorflow as tf
 from tensorflow.python.framework import config as framework_config
 
 from att_darts_tf import __main__ as main
-from att_darts_tf import layout, lineage, settings, summary
+from att_darts_tf import layout, lineage, serving, settings, summary
 from att_darts_tf.data import prepared, preprocess
 from att_darts_tf.data import run as data_run
 from att_darts_tf.engine import callbacks, devices, training
 from att_darts_tf.errors import UsageError
 from att_darts_tf.network import run as network_run
-from att_darts_tf.network.network import Network
+from att_darts_tf.network.network import Network, save
 from att_darts_tf.search import run as search_run
 from tests.network import toy
 
@@ -46,6 +46,9 @@ OTHER = {
     "network.cell": ("att_darts", "stages"),
     "network.pretrained": ("trained.keras", "stages"),
     "network.frozen": (True, "network"),
+    "export.name": ("stripes", "export"),
+    "export.version": (2, "export"),
+    "export.litert": (True, "export"),
     "search.seeds": ((1,), "stages"),
     "search.architecture_learning_rate": (0.5, "search"),
     "search.architecture_betas": ((0.1, 0.2), "search"),
@@ -287,6 +290,31 @@ def of_stages(config, root, tmp_path, monkeypatch):
     return calls
 
 
+def of_export(config, root, tmp_path, monkeypatch):
+    if not (root / "exportable").exists():
+        toy.prepare(root / "exportable")
+        network = Network.from_genotype(
+            toy.USEFUL,
+            image_shape=(toy.SIDE, toy.SIDE, 3),
+            num_classes=2,
+            channels=4,
+            cells=3,
+        )
+        save(network, root / "exportable" / "model.keras")
+    monkeypatch.setattr(devices, "configure", lambda config: None)
+    serving.run_export(
+        config,
+        data_dir=root / "exportable" / "data",
+        model=root / "exportable",
+        output_dir=tmp_path,
+    )
+    return sorted(
+        file.relative_to(tmp_path).as_posix()
+        for file in tmp_path.rglob("*")
+        if file.is_file()
+    )
+
+
 PARTS = {
     "data": of_data,
     "files": of_files,
@@ -294,6 +322,7 @@ PARTS = {
     "selection": of_selection,
     "search": of_search,
     "devices": of_devices,
+    "export": of_export,
     "stages": of_stages,
 }
 

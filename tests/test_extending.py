@@ -107,5 +107,5 @@ def test_a_new_attention_is_searched_trained_and_exported(extended):
     )
     weights = record["epochs"][-1]["architecture"]["betas_normal"]
     assert all(len(row) == 7 for row in weights)
-    assert (extended / "run/export/model/saved_model.pb").exists()
+    assert (extended / "run/export/att_darts/1/saved_model.pb").exists()
     assert "ECA" in (extended / "run/report/normal.svg").read_text("utf-8")

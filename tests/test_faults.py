@@ -129,7 +129,7 @@ def test_no_stage_reads_a_damaged_shard(
     assert "is damaged or incomplete" in message
     assert "prepare the images again" in message
     assert "\n" not in message
-    for name in ("result.json", "checkpoints", "model"):
+    for name in ("result.json", "checkpoints", "saved_model.pb"):
         assert not list((tmp_path / "out").rglob(name))
 
 
@@ -307,11 +307,12 @@ def test_full_disk_leaves_no_part_of_a_model(pixels, model, tmp_path):
     out = tmp_path / "out"
     with full_disk(3000), pytest.raises(UsageError) as found:
         export(toy.config(), pixels, model, out)
-    assert str(found.value).startswith(f"Expected to write {out}/model. Rec")
+    assert str(found.value).startswith(f"Expected to write {out}/att_darts/1. ")
     assert "\n" not in str(found.value)
-    assert not {"model", "result.json"} & {path.name for path in out.iterdir()}
+    written = {path.name for path in out.iterdir()}
+    assert not {"att_darts", "result.json"} & written
     export(toy.config(), pixels, model, out)
-    assert (out / "model" / "saved_model.pb").exists()
+    assert (out / "att_darts" / "1" / "saved_model.pb").exists()
 
 
 def test_every_test_that_the_page_on_reliability_names_is_there():

@@ -127,7 +127,7 @@ class TestRemoteRun:
         assert b"</html>" in (finished / "report/report.html").read_bytes()
 
     def test_model_is_one_that_tensorflow_loads_from_there(self, finished):
-        model = tf.saved_model.load(str(finished / "export" / "model"))
+        model = tf.saved_model.load(str(finished / "export/att_darts/1"))
         answer = model.signatures["encoded"](
             tf.constant([storage.path(f"{IMAGES}/dark/0.png").read_bytes()])
         )

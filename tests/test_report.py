@@ -435,6 +435,7 @@ def test_page_shows_the_configuration_and_the_lineage(page):
 
 def test_page_says_how_to_use_the_model(page):
     assert COMMAND in page.text
+    assert "saved_model_cli show --dir export/att_darts/1 --all" in page.text
     assert "(batch, 32, 32, 3)" in page.text
 
 

@@ -1,25 +1,39 @@
+import base64
+import concurrent.futures
+import contextlib
+import json
 import pathlib
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 
+import grpc
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow_serving.apis import (
+    predict_pb2,
+    prediction_log_pb2,
+    prediction_service_pb2_grpc,
+)
 
-from att_darts_tf import serving
+from att_darts_tf import lineage, litert, model_card, serving, warm_up
 from att_darts_tf.data import augment, prepared
 from att_darts_tf.data import images as images_module
-from att_darts_tf.engine import optimizers
+from att_darts_tf.engine import optimizers, workdir
 from att_darts_tf.errors import UsageError
-from att_darts_tf.network import cost
+from att_darts_tf.network import cost, evaluate
 from att_darts_tf.network.network import Network, save
+from att_darts_tf.space.attentions import ATTENTIONS
 from tests.network import toy
 
 SHAPE = (toy.SIDE, toy.SIDE, 3)
 TOLERANCE = 1e-5
+NAME, VERSION = "stripes-net", 3
+NAMED = {"name": NAME, "version": VERSION}
 
 # Answers without this project, which is installed beside TensorFlow.
 ALONE = """
@@ -85,15 +99,49 @@ def training(network, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def exported(data_dir, training, tmp_path_factory):
-    """Returns the folder of an export, and its result."""
-    folder = tmp_path_factory.mktemp("an export")
-    return folder, export(data_dir, training, folder)
+def evaluation(data_dir, training, network, images, tmp_path_factory):
+    """Returns the folder of an evaluation, in which ours is the second."""
+    other = tmp_path_factory.mktemp("other")
+    before = network.classifier.bias.numpy()
+    upright = probabilities_of(network, data_dir, images)[:, 1]
+    # One more image, or one less, is upright.
+    first = np.sort(np.log(upright / (1 - upright)))[5:7].mean()
+    network.classifier.bias.assign(before - [0.0, first])
+    save(network, other / "model.keras")
+    network.classifier.bias.assign(before)
+    folder = tmp_path_factory.mktemp("evaluation")
+    evaluate.run_evaluation(
+        toy.config(),
+        data_dir=data_dir,
+        models=[other, training],
+        output_dir=folder,
+    )
+    return folder
 
 
 @pytest.fixture(scope="module")
-def model(exported):
-    return tf.saved_model.load(str(exported[0] / "model"))
+def exported(data_dir, training, evaluation, tmp_path_factory):
+    """Returns the folder of an export, and its result."""
+    folder = tmp_path_factory.mktemp("an export")
+    return folder, export(
+        data_dir, training, folder, evaluation, litert=True, **NAMED
+    )
+
+
+@pytest.fixture(scope="module")
+def saved(exported):
+    """Returns the folder of the SavedModel."""
+    return exported[0] / NAME / str(VERSION)
+
+
+@pytest.fixture(scope="module")
+def card(saved):
+    return (saved / "assets.extra" / "model_card.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def model(saved):
+    return tf.saved_model.load(str(saved))
 
 
 @pytest.fixture(scope="module")
@@ -101,10 +149,51 @@ def images(data_dir):
     return prepared.load(data_dir).split("test").images
 
 
-def export(data_dir, training, folder):
+def export(data_dir, training, folder, evaluation=None, **settings):
+    config = toy.config()
+    config.export.update(settings)
     return serving.run_export(
-        toy.config(), data_dir=data_dir, model=training, output_dir=folder
+        config,
+        data_dir=data_dir,
+        model=training,
+        output_dir=folder,
+        evaluation=evaluation,
     )
+
+
+def served(folder, request):
+    """Answers as a server does, by the tensors that a signature names."""
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        loaded = tf.compat.v1.saved_model.loader.load(
+            session, ["serve"], str(folder)
+        )
+        signature = loaded.signature_def[request.model_spec.signature_name]
+        assert set(request.inputs) == set(signature.inputs)
+        feeds = {}
+        for name, value in request.inputs.items():
+            promised = signature.inputs[name]
+            assert value.dtype == promised.dtype
+            assert tf.TensorShape(promised.tensor_shape).is_compatible_with(
+                tf.TensorShape(value.tensor_shape)
+            )
+            feeds[promised.name] = tf.make_ndarray(value)
+        answers = session.run(
+            {name: each.name for name, each in signature.outputs.items()}, feeds
+        )
+        for name, value in answers.items():
+            promised = signature.outputs[name]
+            shape = tf.TensorShape(promised.tensor_shape)
+            assert shape.is_compatible_with(value.shape)
+            assert value.dtype == tf.as_dtype(promised.dtype).as_numpy_dtype
+        return answers
+
+
+def requests_in(folder):
+    file = folder / "assets.extra" / "tf_serving_warmup_requests"
+    for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
+        log = prediction_log_pb2.PredictionLog.FromString(record)
+        assert log.WhichOneof("log_type") == "predict_log"
+        yield log.predict_log.request
 
 
 def probabilities_of(network, data_dir, images):
@@ -195,22 +284,21 @@ def test_encoded_images_are_decoded_and_resized_as_for_training(model):
     )
 
 
-def test_only_what_inference_reads_is_saved(network, exported):
-    folder = exported[0] / "model"
-    saved = tf.train.list_variables(str(folder / "variables" / "variables"))
-    assert [name for name, _ in saved] == ["_CHECKPOINTABLE_OBJECT_GRAPH"]
-    graph = (folder / "saved_model.pb").read_bytes()
+def test_only_what_inference_reads_is_saved(network, saved):
+    found = tf.train.list_variables(str(saved / "variables" / "variables"))
+    assert [name for name, _ in found] == ["_CHECKPOINTABLE_OBJECT_GRAPH"]
+    graph = (saved / "saved_model.pb").read_bytes()
     assert network.classifier.kernel.numpy().tobytes() in graph
     head = network.auxiliary_head.classifier.kernel.numpy().tobytes()
     assert head not in graph
 
 
 def test_a_process_without_this_project_answers(
-    exported, network, data_dir, images, tmp_path
+    saved, network, data_dir, images, tmp_path
 ):
     np.save(tmp_path / "images.npy", images)
     process = run(
-        *(sys.executable, "-I", "-c", ALONE, exported[0] / "model"),
+        *(sys.executable, "-I", "-c", ALONE, saved),
         *("images.npy", "answers.npz"),
         folder=tmp_path,
     )
@@ -223,7 +311,7 @@ def test_a_process_without_this_project_answers(
     assert set(answers["label_name"]) <= {"level", "upright"}
 
 
-def test_saved_model_cli_runs_it(exported, network, data_dir, images, tmp_path):
+def test_saved_model_cli_runs_it(saved, network, data_dir, images, tmp_path):
     np.save(tmp_path / "images.npy", images[:2])
     process = run(
         *(
@@ -232,7 +320,7 @@ def test_saved_model_cli_runs_it(exported, network, data_dir, images, tmp_path):
             "-m",
             "tensorflow.python.tools.saved_model_cli",
         ),
-        *("run", "--dir", exported[0] / "model", "--tag_set", "serve"),
+        *("run", "--dir", saved, "--tag_set", "serve"),
         *("--signature_def", "serving_default", "--outdir", tmp_path),
         *("--inputs", "images=images.npy"),
         folder=tmp_path,
@@ -270,6 +358,20 @@ def test_the_command_classifies_images_and_names_what_it_cannot_read(
     assert process.returncode == 2
 
 
+def test_the_command_finds_a_model_that_was_copied_with_it(
+    exported, images, tmp_path
+):
+    script = shutil.copy(exported[0] / "classify.py", tmp_path)
+    image = write(tmp_path / "photo.png", images[0])
+    alone = run(sys.executable, script, image, folder=tmp_path)
+    assert (alone.returncode, alone.stdout) == (2, "")
+    assert f"beside the exported folder `{NAME}`" in alone.stderr
+    shutil.copytree(exported[0] / NAME, tmp_path / NAME)
+    process = run(sys.executable, script, image, folder=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.startswith(f"{image}: ")
+
+
 def test_the_command_refuses_in_one_line(exported, tmp_path):
     script = shutil.copy(exported[0] / "classify.py", tmp_path)
     # Without site-packages there is no TensorFlow.
@@ -290,7 +392,7 @@ def test_the_command_refuses_in_one_line(exported, tmp_path):
 
 def test_result_describes_the_export(exported, network):
     folder, result = exported
-    assert result["model"] == str(folder / "model")
+    assert result["model"] == str(folder / NAME / str(VERSION))
     assert result["signatures"] == ["serving_default", "encoded"]
     assert result["class_names"] == ["level", "upright"]
     assert result["image_shape"] == list(SHAPE)
@@ -300,36 +402,52 @@ def test_result_describes_the_export(exported, network):
     for times in result["latencies"]:
         assert 0 < times["least"] <= times["median"] <= times["most"]
     assert {path.name for path in folder.iterdir()} == {
-        *("model", "classify.py", "result.json", "identity.json", ".lock")
+        *(NAME, f"{NAME}.tflite", "classify.py"),
+        *("result.json", "identity.json", ".lock"),
     }
 
 
 def test_a_second_call_returns_at_once(
-    exported, data_dir, training, monkeypatch
+    exported, data_dir, training, evaluation, monkeypatch
 ):
     def fail(*arguments, **options):
         raise AssertionError("nothing was to be read or written")
 
     monkeypatch.setattr(serving.network_module, "load", fail)
     folder, result = exported
-    assert export(data_dir, training, folder) == result
+    again = export(
+        data_dir, training, folder, evaluation, litert=True, **NAMED
+    )
+    assert again == result
+    with pytest.raises(UsageError, match="config.export.litert=True, with wh"):
+        export(data_dir, training, folder, evaluation, **NAMED)
+    # A card with other figures would be another export.
+    with pytest.raises(UsageError, match="inputs.evaluation="):
+        export(data_dir, training, folder, litert=True, **NAMED)
 
 
 def test_a_model_that_differs_is_kept_back_and_then_done_again(
     data_dir, training, tmp_path, monkeypatch
 ):
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "saved_model.pb").write_text("of an interrupted run")
-    with monkeypatch.context() as patch:
-        patch.setattr(serving, "TOLERANCE", -1.0)
-        with pytest.raises(RuntimeError, match="Received: a difference of"):
-            export(data_dir, training, tmp_path)
-    assert not (tmp_path / "model").exists()
-    assert not (tmp_path / "result.json").exists()
+    place = tmp_path / NAME / str(VERSION)
+    place.mkdir(parents=True)
+    (place / "saved_model.pb").write_text("of an interrupted run")
+    for tolerance, error in (
+        ("TOLERANCE", RuntimeError),
+        ("LITERT_TOLERANCE", UsageError),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(serving, tolerance, -1.0)
+            with pytest.raises(error, match="Received: a difference of"):
+                export(data_dir, training, tmp_path, litert=True, **NAMED)
+        assert not place.exists()
+        assert not (tmp_path / f"{NAME}.tflite").exists()
+        assert not (tmp_path / "result.json").exists()
     # What a process leaves that is killed there is no obstacle.
     (tmp_path / ".partial-left" / "model").mkdir(parents=True)
-    result = export(data_dir, training, tmp_path)
+    result = export(data_dir, training, tmp_path, litert=True, **NAMED)
     assert result["largest_difference"] <= TOLERANCE
+    assert (place / "saved_model.pb").exists()
     assert not list(tmp_path.glob(".partial-*"))
 
 
@@ -373,6 +491,467 @@ def test_a_full_disk_is_named(training, data_dir, tmp_path, monkeypatch):
         raise tf.errors.ResourceExhaustedError(None, None, "No space left")
 
     monkeypatch.setattr(tf.saved_model, "save", fail)
-    with pytest.raises(UsageError, match=r"model\. Received: No space left"):
+    with pytest.raises(UsageError, match=r"att_darts/1\. Received: No space"):
         export(data_dir, training, tmp_path)
-    assert not pathlib.Path(tmp_path, "model").exists()
+    assert not pathlib.Path(tmp_path, "att_darts").exists()
+
+
+def test_the_folder_is_one_that_a_server_takes(saved):
+    found = {
+        path.relative_to(saved.parent).as_posix()
+        for path in saved.parent.rglob("*")
+        if path.is_file()
+    }
+    assert found == {
+        f"{VERSION}/{name}"
+        for name in (
+            "saved_model.pb",
+            "fingerprint.pb",
+            "variables/variables.index",
+            "variables/variables.data-00000-of-00001",
+            "assets.extra/tf_serving_warmup_requests",
+            "assets.extra/labels.txt",
+            "assets.extra/model_card.md",
+        )
+    }
+    labels = (saved / "assets.extra" / "labels.txt").read_text()
+    assert labels == "level\nupright\n"
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("signature", ["serving_default", "encoded"])
+def test_a_request_by_the_signature_is_answered_as_promised(
+    saved, network, data_dir, images, signature, batch
+):
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = NAME
+    request.model_spec.signature_name = signature
+    name, value = {
+        "serving_default": ("images", images[:batch]),
+        "encoded": (
+            "contents",
+            [tf.io.encode_png(image).numpy() for image in images[:batch]],
+        ),
+    }[signature]
+    request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+    answers = served(saved, request)
+    assert set(answers) == {"probabilities", "label", "label_name"}
+    expected = probabilities_of(network, data_dir, images[:batch])
+    np.testing.assert_allclose(
+        answers["probabilities"], expected, atol=TOLERANCE
+    )
+    assert list(answers["label_name"]) == [
+        (b"level", b"upright")[label] for label in expected.argmax(-1)
+    ]
+
+
+def test_warm_up_requests_hold_training_images_and_are_answered(
+    saved, network, data_dir
+):
+    images = prepared.load(data_dir).split("train").images
+    found = []
+    for request in requests_in(saved):
+        assert request.model_spec.name == NAME
+        signature = request.model_spec.signature_name
+        (values,) = map(tf.make_ndarray, request.inputs.values())
+        if signature == "encoded":
+            values = np.stack([tf.io.decode_png(each) for each in values])
+        found.append((signature, len(values)))
+        np.testing.assert_array_equal(values, images[: len(values)])
+        np.testing.assert_allclose(
+            served(saved, request)["probabilities"],
+            probabilities_of(network, data_dir, values),
+            atol=TOLERANCE,
+        )
+    assert found == [
+        ("serving_default", 1),
+        ("serving_default", 8),
+        ("encoded", 1),
+        ("encoded", 8),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        ({"pixels": np.zeros((1, *SHAPE), "uint8")}, "'images'.*'pixels'"),
+        ({"images": np.zeros((1, *SHAPE), "float32")}, "uint8.*float32"),
+        ({"images": np.zeros((1, 8, 9, 3), "uint8")}, r"9, 9, 3.*1, 8, 9, 3"),
+        ({}, r"'images'.*\[\]"),
+    ],
+)
+def test_a_request_that_does_not_fit_is_told(saved, model, inputs, expected):
+    signature = warm_up.signatures_of(saved)["serving_default"]
+    request = warm_up.request(NAME, "serving_default", inputs)
+    with pytest.raises(ValueError, match=expected):
+        warm_up.answer(
+            request, signature, model.signatures["serving_default"]
+        )
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"logits": tf.zeros((1, 2))}, "Received: .*'logits'"),
+        ({"label": tf.zeros(1, tf.int64)}, "int32.*int64"),
+        ({"probabilities": tf.zeros((1, 3))}, r"None, 2.*1, 3"),
+    ],
+)
+def test_an_answer_that_does_not_fit_is_told(saved, model, changes, expected):
+    signature = warm_up.signatures_of(saved)["serving_default"]
+    images = np.zeros((1, *SHAPE), "uint8")
+    request = warm_up.request(NAME, "serving_default", {"images": images})
+    given = model.signatures["serving_default"](tf.constant(images))
+    assert set(warm_up.answer(request, signature, lambda images: given))
+    with pytest.raises(ValueError, match=expected):
+        warm_up.answer(request, signature, lambda images: given | changes)
+
+
+def test_an_export_whose_requests_do_not_fit_is_kept_back(
+    data_dir, training, tmp_path, monkeypatch
+):
+    request = warm_up.request
+
+    def renamed(model, signature, inputs):
+        (value,) = inputs.values()
+        return request(model, signature, {"pictures": value})
+
+    monkeypatch.setattr(warm_up, "request", renamed)
+    with pytest.raises(ValueError, match="'images'.*'pictures'"):
+        export(data_dir, training, tmp_path)
+    assert not (tmp_path / "att_darts").exists()
+
+
+def test_names_of_classes_stay_one_a_line(training, data_dir, tmp_path):
+    other = shutil.copytree(data_dir, tmp_path / "data")
+    file = other / "dataset.json"
+    file.write_text(file.read_text().replace('"level"', '"le\\nv\\u2028l"'))
+    result = export(other, training, tmp_path / "export")
+    labels = pathlib.Path(result["model"], "assets.extra", "labels.txt")
+    assert labels.read_text() == "le\\nv\\u2028l\nupright\n"
+
+
+class TestLiteRT:
+    @pytest.mark.parametrize("batch", [1, 5])
+    def test_file_gives_the_probabilities_of_the_network(
+        self, exported, network, data_dir, images, batch
+    ):
+        folder, result = exported
+        file = folder / f"{NAME}.tflite"
+        assert result["litert"]["model"] == str(file)
+        assert result["litert"]["largest_difference"] <= TOLERANCE
+        interpreter = tf.lite.Interpreter(model_path=str(file))
+        (details,) = interpreter.get_input_details()
+        assert details["dtype"] == np.uint8
+        interpreter.resize_tensor_input(details["index"], (batch, *SHAPE))
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(details["index"], images[:batch])
+        interpreter.invoke()
+        (details,) = interpreter.get_output_details()
+        np.testing.assert_allclose(
+            interpreter.get_tensor(details["index"]),
+            probabilities_of(network, data_dir, images[:batch]),
+            atol=TOLERANCE,
+        )
+
+    @pytest.mark.parametrize("attention", ATTENTIONS.names())
+    def test_every_attention_is_computed_by_its_own_operations(
+        self, attention, data_dir, images
+    ):
+        keras.utils.set_random_seed(0)
+        network = Network.from_genotype(
+            toy.genotype(
+                ("dil_conv_3x3", attention),
+                ("max_pool_3x3", attention),
+                attention,
+            ),
+            image_shape=SHAPE,
+            num_classes=2,
+            cells=3,
+            channels=8,
+        )
+        # Statistics of these images, so that answers depend on them.
+        for layer in network._flatten_layers():
+            if hasattr(layer, "momentum"):
+                layer.momentum = 0.0
+        data = prepared.load(data_dir)
+        inputs = augment.normalise(images, mean=data.mean, std=data.std)
+        network(inputs, training=True)
+        logits = network(inputs).numpy()
+        spread = logits.std(0).max()
+        network.classifier.kernel.assign(network.classifier.kernel / spread)
+        bias = network.classifier.bias
+        bias.assign((bias - logits.mean(0)) / spread)
+        classifier = serving.Classifier(
+            network, data, serving.preprocess.of(toy.config().data, data)
+        )
+        pixels = tf.TensorSpec((None, *SHAPE), tf.uint8, "images")
+        content = litert.convert(classifier.classify, pixels)
+        expected = classifier.classify(tf.constant(images))["probabilities"]
+        assert np.ptp(expected[:, 0]) > 1e-2
+        received = litert.probabilities(content, images)
+        np.testing.assert_allclose(received, expected, atol=TOLERANCE)
+        interpreter = tf.lite.Interpreter(model_content=content)
+        names = {each["op_name"] for each in interpreter._get_ops_details()}
+        assert not [name for name in names if not name.isupper()]
+        kinds = {
+            each["dtype"].__name__
+            for each in interpreter.get_tensor_details()
+            if each["name"] != "images"
+        }
+        assert "float32" in kinds
+        assert not kinds & {"float16", "int8"}
+
+    def test_is_not_written_unless_asked_for(
+        self, data_dir, training, tmp_path
+    ):
+        assert export(data_dir, training, tmp_path)["litert"] is None
+        assert not list(tmp_path.rglob("*.tflite"))
+
+    def test_bfloat16_is_refused_before_anything_is_written(
+        self, data_dir, tmp_path
+    ):
+        network = Network.from_genotype(
+            toy.USEFUL,
+            image_shape=SHAPE,
+            num_classes=2,
+            cells=3,
+            channels=4,
+            dtype="mixed_bfloat16",
+        )
+        (tmp_path / "training").mkdir()
+        save(network, tmp_path / "training" / "model.keras")
+        folder = tmp_path / "export"
+        with pytest.raises(UsageError, match="Received: bfloat16.*litert=fals"):
+            export(data_dir, tmp_path / "training", folder, litert=True)
+        assert {path.name for path in folder.iterdir()} == {".lock"}
+        export(data_dir, tmp_path / "training", folder)
+
+    def test_operation_that_it_lacks_is_named_in_one_line(self):
+        def classify(images):
+            squares = tf.cast(images[..., 0], "float32")
+            return {"probabilities": tf.linalg.det(squares)}
+
+        pixels = tf.TensorSpec((None, *SHAPE), tf.uint8, "images")
+        with pytest.raises(UsageError, match="litert=false") as caught:
+            litert.convert(classify, pixels)
+        assert len(str(caught.value).splitlines()) == 1
+
+
+class TestModelCard:
+    def test_shows_the_figures_of_the_evaluation(self, card, evaluation):
+        result = json.loads((evaluation / "result.json").read_text())
+        first, second = result["accuracies"]
+        assert first != second
+        rows = dict(re.findall(r"^\| (accuracy|cross entropy) \| (.*) \|$",
+                               card, re.M))
+        assert rows["accuracy"].startswith(f"{100 * second:.2f} % | ")
+        assert rows["cross entropy"].startswith(f"{result['losses'][1]:.4f}")
+        mean = 50 * (first + second)
+        # Student's t of one degree of freedom, by two values' deviation.
+        half = 100 * 12.7062 * abs(first - second) / 2
+        assert f"- accuracy: {mean:.2f} +- {half:.2f} % (" in card
+        assert "Of 2 trainings" in card
+        assert "On 10 test images" in card
+
+    def test_without_an_evaluation_says_so(self, data_dir, training, tmp_path):
+        result = export(data_dir, training, tmp_path)
+        file = pathlib.Path(result["model"], "assets.extra", "model_card.md")
+        assert "Not judged yet" in file.read_text()
+        assert "accuracy" not in file.read_text()
+
+    def test_tells_what_the_model_is(self, card, exported, data_dir, network):
+        data = prepared.load(data_dir)
+        assert card.startswith(f"# Model card: {NAME}, version {VERSION}\n")
+        titles = re.findall("^## (.*)$", card, re.M)
+        assert titles == [
+            *("Model details", "Intended use", "Training data", "Evaluation"),
+            *("Cost", "Lineage", "Licence", "How to serve it"),
+        ]
+        for text in (
+            "images of 9 x 9 pixels and 3 channels into 2 classes",
+            "Network: 3 cells, 2 channels of the first cells",
+            "sep_conv_3x3(0)",
+            "48 images for training, 10 for the evaluation",
+            f"`{data.digest}`",
+            f"{network.num_parameters():,} parameters",
+            f"{cost.multiply_adds(network):,} multiply-adds",
+            "4 requests of up to 8 training images",
+            "Apache License 2.0",
+            "No stage before has left a record",
+        ):
+            assert text in card, text
+        for times in exported[1]["latencies"]:
+            assert f"Batch of {times['batch']}: {times['median']:,.1f}" in card
+
+    def test_shows_the_lineage_but_no_path_of_this_machine(
+        self, data_dir, training, tmp_path
+    ):
+        data = shutil.copytree(data_dir, tmp_path / "data")
+        folder = shutil.copytree(training, tmp_path / "training")
+        workdir.write_json(
+            folder / "identity.json",
+            {
+                "config": {"network": {"cell": "/home/somebody/cells.json"}},
+                "data": {"digest": 4 * "0123456789abcdef"},
+                "seed": 271828,
+                "code": 4 * "fedcba9876543210",
+            },
+            format=workdir.IDENTITY_FORMAT,
+        )
+        (folder / "result.json").write_text("{}")
+        lineage.record(folder, stage="train")
+        lineage.record_data(data)
+        result = export(data, folder, tmp_path / "export")
+        file = pathlib.Path(result["model"], "assets.extra", "model_card.md")
+        text = file.read_text()
+        (row,) = re.findall(r"^\| train \|.*$", text, re.M)
+        digest = workdir.digest(folder / "result.json")
+        assert row == (
+            f"| train | `{digest[:16]}` | `fedcba9876543210` | "
+            "`0123456789abcdef` | 271828 |"
+        )
+        digest = workdir.digest(data / "dataset.json")
+        assert f"| prepare | `{digest[:16]}` | " in text
+        assert f"tensorflow {tf.__version__}" in text
+        assert "/home" not in text
+        assert str(tmp_path) not in text
+        # It is among what the export was made from.
+        record = folder / "lineage.json"
+        record.write_text(record.read_text().replace("271828", "314159"))
+        with pytest.raises(UsageError, match="inputs.lineage_train="):
+            export(data, folder, tmp_path / "export")
+
+    def test_somebody_elses_text_is_no_markup(self):
+        assert model_card.plain("a_b<script>|[x](y)`\n# d") == (
+            r"a\_b\<script\>\|\[x\](y)\`\\n# d"
+        )
+
+    @pytest.mark.parametrize(
+        ("right", "count", "expected"),
+        [
+            # Newcombe, 1998, table I, the score method without correction.
+            (81, 263, (0.2553, 0.3662)),
+            (15, 148, (0.0624, 0.1605)),
+            (0, 20, (0.0, 0.1611)),
+            (1, 29, (0.0061, 0.1718)),
+        ],
+    )
+    def test_interval_is_that_of_wilson(self, right, count, expected):
+        received = model_card.interval_95(right / count, count)
+        assert received == pytest.approx(expected, abs=5e-5)
+
+    def test_its_command_sends_a_request_of_the_signature(
+        self, card, saved, images, tmp_path
+    ):
+        photo = write(tmp_path / "photo.jpg", images[0])
+        (command,) = re.findall(r"```\n(echo .*?)```", card, re.S)
+        sending = f"curl --data @- http://localhost:8501/v1/models/{NAME}:predi"
+        assert sending in command
+        script = command.replace(sending, "cat # ")
+        process = run("bash", "-c", script, folder=tmp_path)
+        sent = json.loads(process.stdout)
+        assert sent["signature_name"] == "encoded"
+        (instance,) = sent["instances"]
+        signature = warm_up.signatures_of(saved)["encoded"]
+        assert set(instance) == set(signature.inputs)
+        content = base64.b64decode(instance["contents"]["b64"])
+        assert content == photo.read_bytes()
+
+    def test_its_program_is_answered(
+        self, card, saved, model, images, tmp_path, monkeypatch, capsys
+    ):
+        write(tmp_path / "photo.jpg", images[0])
+        (program,) = re.findall(r"```python\n(.*?)```", card, re.S)
+        assert '"localhost:8500"' in program
+        monkeypatch.chdir(tmp_path)
+        with serving_at(saved) as port:
+            exec(program.replace("localhost:8500", f"localhost:{port}"), {})
+        content = (tmp_path / "photo.jpg").read_bytes()
+        answer = model.signatures["encoded"](tf.constant([content]))
+        expected = answer["label_name"].numpy()
+        assert capsys.readouterr().out == f"{expected}\n"
+
+    def test_its_container_finds_the_model(self, card):
+        assert f"-e MODEL_NAME={NAME} " in card
+        assert f'-v "$PWD/{NAME}:/models/{NAME}:ro" tensorflow/serving' in card
+
+
+@contextlib.contextmanager
+def serving_at(folder):
+    """Gives the port of a gRPC server that answers by a SavedModel."""
+
+    class Servicer(prediction_service_pb2_grpc.PredictionServiceServicer):
+        def Predict(self, request, context):  # noqa: N802
+            assert request.model_spec.name == NAME
+            response = predict_pb2.PredictResponse()
+            for name, value in served(folder, request).items():
+                response.outputs[name].CopyFrom(tf.make_tensor_proto(value))
+            return response
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        server = grpc.server(pool)
+        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
+            Servicer(), server
+        )
+        port = server.add_insecure_port("localhost:0")
+        server.start()
+        try:
+            yield port
+        finally:
+            server.stop(None).wait()
+
+
+def test_another_export_of_the_same_has_the_same_bytes(
+    exported, data_dir, training, evaluation, tmp_path
+):
+    first, _ = exported
+    export(data_dir, training, tmp_path, evaluation, litert=True, **NAMED)
+    names = {
+        path.relative_to(first).as_posix()
+        for path in (first / NAME).rglob("*")
+        if path.is_file()
+    }
+    names.add("classify.py")
+    # Layers and functions of one process are counted in their names; another
+    # process has the same, but for the number in the fingerprint.
+    names -= {
+        f"{NAME}/{VERSION}/{name}"
+        for name in ("fingerprint.pb", "saved_model.pb")
+    }
+    for name in sorted(names):
+        contents = [(root / name).read_bytes() for root in (first, tmp_path)]
+        if name.endswith(".md"):
+            contents = [
+                re.sub(rb"Batch of .*", b"", each) for each in contents
+            ]
+        assert contents[0] == contents[1], name
+
+
+def test_an_evaluation_of_other_networks_is_refused(
+    data_dir, training, evaluation, tmp_path
+):
+    folder = shutil.copytree(training, tmp_path / "training")
+    network = Network.from_genotype(
+        toy.USEFUL, image_shape=SHAPE, num_classes=2, cells=3, channels=4
+    )
+    save(network, folder / "model.keras")
+    with pytest.raises(UsageError, match="Received: one of other networks"):
+        export(data_dir, folder, tmp_path / "export", evaluation)
+    # The mended command is welcome there.
+    assert not list((tmp_path / "export").glob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("file", "field"), [("result", "accuracies"), ("identity", "inputs")]
+)
+def test_a_damaged_evaluation_is_named(
+    data_dir, training, evaluation, tmp_path, file, field
+):
+    other = shutil.copytree(evaluation, tmp_path / "evaluation")
+    path = other / f"{file}.json"
+    record = json.loads(path.read_text())
+    record[field] = 3
+    path.write_text(json.dumps(record))
+    with pytest.raises(UsageError, match=f"Expected {field} in .*{file}.json"):
+        export(data_dir, training, tmp_path / "export", other)

@@ -1,4 +1,4 @@
-"""A trained network -> SavedModel."""
+"""A trained network -> SavedModel, as TensorFlow Serving takes it."""
 
 from kfp import dsl
 
@@ -13,6 +13,7 @@ def export(
     workdir: str,
     records: dsl.Input[dsl.Dataset],
     networks: dsl.Input[list[dsl.Model]],
+    evaluation: dsl.Input[dsl.Metrics],
     model: dsl.Output[dsl.Model],
 ):
     """Writes the first network as a SavedModel.
@@ -24,6 +25,7 @@ def export(
         workdir: Stable folder of the run.
         records: Prepared images, which name the classes.
         networks: The trained networks.
+        evaluation: Test accuracy, which the model card shows.
         model: The SavedModel.
     """
     from att_darts_tf import lineage
@@ -37,6 +39,8 @@ def export(
             data_dir=records.path,
             model=networks[0].path,
             output_dir=folders.export,
+            evaluation=folders.evaluation,
         )
-        task.publish(model, folders.model, content=folders.model)
+        saved = folders.model(settings.export.name, settings.export.version)
+        task.publish(model, saved, content=saved)
         lineage.record(folders.export, stage="export")

@@ -184,7 +184,7 @@ class TestRun:
             assert f"Candidate, seed {candidate['seed']} " in output
         assert selection["reason"] in output
         assert "500 images, 2 trainings" in output
-        for place in ("export/model", "report/report.html"):
+        for place in ("export/att_darts/1", "report/report.html"):
             assert str(folder / place) in output
             assert (folder / place).exists()
 

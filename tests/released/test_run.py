@@ -59,7 +59,7 @@ def test_a_network_is_imported_evaluated_and_exported(
     result = json.loads((folder / "evaluation/result.json").read_text())
     assert result["images"] == 500
     assert command("export", folder) == 0
-    assert (folder / "export/model/saved_model.pb").exists()
+    assert (folder / "export/att_darts/1/saved_model.pb").exists()
     # The same command again finds its result; another file does not.
     assert command("import-checkpoint", folder, *flags) == 0
     file.write_bytes(checkpoint({**at_authors, "more": np.zeros(3)}))
