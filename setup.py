@@ -90,6 +90,7 @@ setuptools.setup(
             "nbformat",
             "ipykernel",
         ],
+        "docs": ["pdoc>=16"],
     },
     entry_points={
         "console_scripts": ["att-darts=att_darts_tf.__main__:main"],

@@ -187,7 +187,8 @@ class BuildFile:
 
 def sources():
     """Returns the paths, from the top of the checkout, of all sources."""
-    folders = (*HOMES.values(), ROOT / "benchmarks", ROOT / "tests")
+    beside = (ROOT / name for name in ("benchmarks", "docs", "tests"))
+    folders = (*HOMES.values(), *beside)
     return {
         str(path.relative_to(ROOT))
         for folder in folders
