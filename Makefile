@@ -11,7 +11,7 @@ WORKDIR ?= runs/demo
 REFERENCE ?= ../shared/reference
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-long lint bench verify
+.PHONY: help env demo docs test test-long lint bench verify
 
 help:
 	@echo "make demo    build the environment, run the whole pipeline on sample images"
@@ -20,6 +20,7 @@ help:
 	@echo "make test-long  run the tests of several devices and processes, of minutes each"
 	@echo "make lint    check style and imports"
 	@echo "make bench   time search steps, a network's steps, its inference and input"
+	@echo "make docs    write the API reference to build/api/index.html"
 	@echo "make verify  compare with the authors' numbers, plant defects, stop a run 20"
 	@echo "             times, feed damaged files, and write results/verify.md"
 	@echo "             (REFERENCE=$(REFERENCE)); resumable"
@@ -50,6 +51,9 @@ lint: env
 
 bench: env
 	$(BIN)/python -m benchmarks
+
+docs: env
+	$(BIN)/python -m docs.api build/api
 
 verify: env
 	$(BIN)/python -m tests.verify $(REFERENCE)

@@ -64,7 +64,13 @@ class Forecast:
 
 
 def duration(seconds: float) -> str:
-    """Returns a time as people say it, as `"2 h 05 min"` or `"42 s"`."""
+    """Returns a time as people say it.
+
+    Example:
+
+    >>> duration(42), duration(7500)
+    ('42 s', '2 h 05 min')
+    """
     seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"

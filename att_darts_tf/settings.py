@@ -402,6 +402,13 @@ def load(text: str) -> ml_collections.ConfigDict:
     Args:
         text: String. `NAME` of a shipped configuration or the path of a
             `FILE.py`, both with an optional `:VARIANT`.
+
+    Example:
+
+    >>> config = load("cifar:cifar100")
+    >>> config.data.name
+    'cifar100'
+    >>> config.search.order = "second"
     """
     file = _FILE.fullmatch(text)
     if file:

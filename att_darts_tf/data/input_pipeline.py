@@ -154,6 +154,9 @@ def split_in_halves(dataset, *, batch_size, seed=0):
     >>> labels = tf.range(10)
     >>> dataset = tf.data.Dataset.from_tensor_slices((images, labels))
     >>> pairs = split_in_halves(dataset, batch_size=5)
+    >>> [(first, second)] = pairs
+    >>> [sorted(labels.numpy().tolist()) for _, labels in (first, second)]
+    [[0, 2, 4, 6, 8], [1, 3, 5, 7, 9]]
     """
     _check_unbatched(dataset)
     images, labels = _materialise(dataset)

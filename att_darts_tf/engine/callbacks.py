@@ -28,11 +28,9 @@ class RateSchedule(keras.callbacks.Callback):
 
     Example:
 
-    ```python
-    RateSchedule(
-        lambda epoch: cosine_rate(epoch, epochs=50, first=0.025, last=0.001)
-    )
-    ```
+    >>> schedule = RateSchedule(lambda epoch: 0.1 / (1 + epoch))
+    >>> schedule.rate(3)
+    0.025
     """
 
     def __init__(self, rate):

@@ -173,6 +173,11 @@ def cosine_rate(epoch, *, epochs, first, last):
         epochs: Integer. Length of the schedule.
         first: Float. Rate of epoch 0.
         last: Float. Rate that epoch `epochs` would have.
+
+    Example:
+
+    >>> cosine_rate(25, epochs=50, first=0.5, last=0.0)
+    0.25
     """
     return last + (first - last) * (1 + math.cos(math.pi * epoch / epochs)) / 2
 

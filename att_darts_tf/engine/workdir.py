@@ -237,13 +237,17 @@ class StageFolder:
 
     Example:
 
-    ```python
-    with StageFolder(output_dir, identity=identity) as folder:
-        if folder.result() is None:
-            accuracy = work(folder.path / "checkpoints")
-            folder.finish({"accuracy": accuracy})
-        return folder.result()
-    ```
+    >>> def stage(output_dir):
+    ...     with StageFolder(output_dir, identity={"seed": 3}) as folder:
+    ...         if folder.result() is None:
+    ...             print("works")
+    ...             folder.finish({"accuracy": 0.5})
+    ...         return folder.result()
+    >>> stage("run/search")
+    works
+    {'accuracy': 0.5}
+    >>> stage("run/search")
+    {'accuracy': 0.5}
     """
 
     def __init__(self, path, *, identity, team=cluster.ALONE):

@@ -34,6 +34,18 @@ def count(network):
     Returns:
         `parameters` (without auxiliary head), `parameters_with_auxiliary`,
         `multiply_adds` and `activation_bytes`, of one image.
+
+    Example:
+
+    >>> network = network_module.Network.from_genotype(
+    ...     "darts_v1",
+    ...     image_shape=(8, 8, 3),
+    ...     num_classes=10,
+    ...     channels=4,
+    ...     cells=1,
+    ... )
+    >>> count(network)["parameters"]
+    902
     """
     return {
         "parameters": network.num_parameters(),

@@ -221,13 +221,17 @@ class Network(Classifier):
 
     Example:
 
-    ```python
-    network = Network.from_genotype(
-        "att_darts", image_shape=(32, 32, 3), num_classes=10
-    )
-    network.compile(optimizers.SGD(0.025, momentum=0.9))
-    network.fit(batches_of_images_and_labels, epochs=2)
-    ```
+    >>> network = Network.from_genotype(
+    ...     "att_darts",
+    ...     image_shape=(32, 32, 3),
+    ...     num_classes=10,
+    ...     channels=4,
+    ...     cells=1,
+    ... )
+    >>> network(tf.zeros((2, 32, 32, 3))).shape
+    TensorShape([2, 10])
+    >>> network.genotype.normal.concat
+    (2, 3, 4, 5)
     """
 
     def __init__(

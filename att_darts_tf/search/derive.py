@@ -26,6 +26,15 @@ def derive(architecture, location):
 
     Returns:
         A `Genotype`.
+
+    Example:
+
+    >>> shapes = search_space.get("no_attention").architecture_shapes()
+    >>> architecture = {name: np.zeros(shapes[name]) for name in shapes}
+    >>> names = search_space.OPERATION_NAMES
+    >>> architecture["alphas_normal"][:, names.index("dil_conv_3x3")] = 1.0
+    >>> print(derive(architecture, "no_attention").normal.nodes[0][0])
+    dil_conv_3x3(0)
     """
     space = search_space.get(location)
     architecture = checked(architecture, location)

@@ -37,11 +37,12 @@ class Supernet(keras.Model):
 
     Example:
 
-    ```python
-    supernet = Supernet(num_classes=10, channels=16, num_cells=8)
-    supernet.build((None, 32, 32, 3))
-    logits = supernet(images, training=True)
-    ```
+    >>> supernet = Supernet(num_classes=10, channels=4, num_cells=1)
+    >>> supernet.build((None, 8, 8, 3))
+    >>> supernet(tf.zeros((2, 8, 8, 3))).shape
+    TensorShape([2, 10])
+    >>> [variable.name for variable in supernet.architecture_variables]
+    ['alphas_normal', 'alphas_reduce', 'betas_normal', 'betas_reduce']
     """
 
     def __init__(

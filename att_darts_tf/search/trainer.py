@@ -24,14 +24,26 @@ class Search(keras.Model):
 
     Example:
 
-    ```python
-    supernet = Supernet(num_classes=10, channels=16, num_cells=8)
-    supernet.build((None, 32, 32, 3))
-    search = Search(supernet)
-    search.compile(SGD(0.025, momentum=0.9), Adam(3e-4, beta_1=0.5))
-    search.fit(split_in_halves(dataset, batch_size=64), epochs=50)
-    print(search.genotype().summary())
-    ```
+    >>> from att_darts_tf.data.input_pipeline import split_in_halves
+    >>> from att_darts_tf.search.supernet import Supernet
+    >>> supernet = Supernet(
+    ...     num_classes=2, location="no_attention", channels=2, num_cells=1
+    ... )
+    >>> supernet.build((None, 8, 8, 3))
+    >>> search = Search(supernet)
+    >>> search.compile(
+    ...     optimizers.SGD(0.025, momentum=0.9),
+    ...     optimizers.Adam(3e-4, beta_1=0.5),
+    ... )
+    >>> dataset = tf.data.Dataset.from_tensor_slices(
+    ...     (tf.random.normal((8, 8, 8, 3)), tf.range(8) % 2)
+    ... )
+    >>> pairs = split_in_halves(dataset, batch_size=2)
+    >>> history = search.fit(pairs, epochs=1, verbose=0)
+    >>> sorted(history.history)
+    ['accuracy', 'loss', 'search_accuracy', 'search_loss']
+    >>> len(search.genotype().normal.nodes)
+    4
     """
 
     def __init__(self, supernet, **kwargs):

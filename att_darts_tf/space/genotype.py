@@ -57,6 +57,11 @@ class Edge:
         source: Integer. The state that is read.
         layers: Tuple of one or two names, first the operation and then the
             attention. In the location `double_mixed` each is either.
+
+    Example:
+
+    >>> print(Edge(0, ("sep_conv_3x3", "CBAM")))
+    sep_conv_3x3+CBAM(0)
     """
 
     source: int
@@ -182,10 +187,15 @@ class Genotype:
 
     Example:
 
-    ```python
-    genotype = Genotype.read("runs/c10/selection/genotype.json")
-    print(genotype.summary())
-    ```
+    >>> edges = Edge(0, ("sep_conv_3x3", "CBAM")), Edge(1, ("skip_connect",))
+    >>> cell = Cell(nodes=[edges], concat=[2])
+    >>> genotype = Genotype(normal=cell, reduce=cell)
+    >>> print(genotype.summary())
+    normal: 2 = sep_conv_3x3+CBAM(0) skip_connect(1); concat 2
+    reduce: 2 = sep_conv_3x3+CBAM(0) skip_connect(1); concat 2
+    >>> genotype.write("cells.json")
+    >>> Genotype.read("cells.json") == genotype
+    True
     """
 
     normal: Cell

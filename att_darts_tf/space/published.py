@@ -140,6 +140,11 @@ def resolve(cell: str | os.PathLike) -> genotype.Genotype:
     Args:
         cell: String. One of `names()`, or else the path of a genotype file or
             of a trained network's `.keras` file.
+
+    Example:
+
+    >>> print(*resolve("att_darts").normal.nodes[0])
+    sep_conv_3x3+DoubleAttention(0) sep_conv_3x3+CBAM(1)
     """
     if isinstance(cell, str) and cell in network_names():
         return get(cell)

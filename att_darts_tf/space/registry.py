@@ -57,15 +57,15 @@ class Registry:
 
     Example:
 
-    ```python
-    ATTENTIONS = Registry("attention")
-
-    @ATTENTIONS.register("SE")
-    class SqueezeExcite(keras.layers.Layer):
-        ...
-
-    layer = ATTENTIONS.create("SE", ratio=8)
-    ```
+    >>> attentions = Registry("attention")
+    >>> @attentions.register("twice")
+    ... class Twice:
+    ...     def __init__(self, ratio=2):
+    ...         self.ratio = ratio
+    >>> attentions.names()
+    ('twice',)
+    >>> attentions.create("twice", ratio=8).ratio
+    8
     """
 
     def __init__(self, kind):

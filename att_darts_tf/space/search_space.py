@@ -79,6 +79,11 @@ def edge_index(node, source):
         node: Integer, counted from 0.
         source: Integer, the state that the edge reads: 0 and 1 are the cell's
             inputs, `2 + i` is node `i`.
+
+    Example:
+
+    >>> [edge_index(0, 1), edge_index(1, 0), edge_index(1, 2)]
+    [1, 2, 4]
     """
     if node < 0 or not 0 <= source < node + NUM_INPUTS:
         raise ValueError(
@@ -148,6 +153,14 @@ class SearchSpace:
             each, in turn.
         output: Tuple of names of the mixed layer on the cell's output; empty
             for none.
+
+    Example:
+
+    >>> space = SearchSpace((("skip_connect", "none"),), output=("SE",))
+    >>> space.architecture_shapes()["alphas_normal"]
+    (14, 2)
+    >>> space.candidates("gammas_reduce")
+    ('SE',)
     """
 
     stages: tuple[tuple[str, ...], ...]
