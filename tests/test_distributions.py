@@ -24,7 +24,10 @@ HOMES = {
     "att_darts_tf/configs": "configs",
 }
 # What the modules under a name need beyond the core, and its extra.
-EXTRAS = {"att_darts_tf.pipeline": ("kfp", "pipeline")}
+EXTRAS = {
+    "att_darts_tf.pipeline": ("kfp", "pipeline"),
+    "att_darts_tf.data.beam": ("apache_beam", "beam"),
+}
 
 
 def sources():
