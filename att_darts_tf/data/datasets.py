@@ -87,7 +87,6 @@ class Source:
             reads; what they are is the source's own business.
         read_part: Maps such a share to its examples, in any order. It goes to
             workers in other processes.
-        count: Maps "train" or "test" to how many they are, about.
         published: Mean and deviation that published results were normalised
             by, for images in their original size and colours.
     """
@@ -97,7 +96,6 @@ class Source:
     revision: str
     parts: Callable[[str], list[Any]]
     read_part: Callable[[Any], Iterator[Example]]
-    count: Callable[[str], int]
     published: statistics.Statistics | None = None
 
     def read(self, split: str) -> Iterator[Example]:
@@ -217,7 +215,6 @@ def _open_sample(settings) -> Source:
         # A sheet is decoded as a whole.
         lambda split: [split],
         _read_sample,
-        lambda split: len(sheets.read(split)),
         published=_published("cifar10", settings),
     )
 
@@ -247,16 +244,12 @@ def _open_folder(root, settings) -> Source:
             (first, named[first:last]) for first, last in ranges(len(named))
         ]
 
-    def count(split):
-        return sum(map(len, files[split].values()))
-
     return Source(
         root.resolve().name,
         tuple(files["train"]),
         revision,
         parts,
         functools.partial(_read_files, root),
-        count,
     )
 
 
@@ -270,7 +263,6 @@ def _open_records(root, settings) -> Source:
             (split, *file) for file in collection.files(split)
         ],
         functools.partial(_read_records, root, settings.test_fraction),
-        functools.partial(collection.count, fraction=settings.test_fraction),
     )
 
 
@@ -454,12 +446,6 @@ def _open_tensorflow_dataset(settings) -> Source:
             for first, last in ranges(images)
         ]
 
-    def count(split):
-        _, images, divided = divide(split)
-        held_out = settings.test_fraction
-        share = held_out if split == "test" else 1 - held_out
-        return round(share * images) if divided else images
-
     return Source(
         builder.name,
         _class_names_of(tfds, builder),
@@ -471,7 +457,6 @@ def _open_tensorflow_dataset(settings) -> Source:
             settings.data_dir,
             settings.test_fraction,
         ),
-        count,
         published=_published(builder.name, settings),
     )
 

@@ -61,8 +61,7 @@ def render(folder: storage.Path, description: dict[str, Any]) -> str:
             f"<h1>{name}</h1>",
             f"<p>{counts}, for a network that sees {height} x {width} x "
             f"{channels}. Mean and deviation of each channel, where 255 is 1: "
-            f"{per_channel} (of {html.escape(description['normalisation'])}"
-            ").</p>",
+            f"{per_channel} ({html.escape(description['normalisation'])}).</p>",
             "<h2>Classes</h2>",
             *_histogram(description),
             "<h2>Images to train on</h2>",

@@ -25,8 +25,6 @@ _LABELS = ("label", "image/class/label")
 _FILE = re.compile(
     r"(?P<split>train|test|validation).*(tfrecords?.*|-\d{5}-of-\d{5})"
 )
-# Of a record, in bytes, about, to foretell how many a file has.
-_RECORD = 50_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,30 +34,22 @@ class Collection:
     Attributes:
         class_names: Names by label.
         revision: Changes when a file may have changed.
-        train: Names and sizes in bytes of the files to train on.
+        train: Names of the files to train on.
         test: Those to judge by; none if a share of the others is.
     """
 
     class_names: tuple[str, ...]
     revision: str
-    train: tuple[tuple[str, int], ...]
-    test: tuple[tuple[str, int], ...]
+    train: tuple[str, ...]
+    test: tuple[str, ...]
 
     def files(self, split: str) -> list[tuple[int, str, bool]]:
         """Returns number, name and whether other splits have a share of it."""
         chosen = self.test if split == "test" and self.test else self.train
         return [
             (number, name, not self.test)
-            for number, (name, _) in enumerate(chosen)
+            for number, name in enumerate(chosen)
         ]
-
-    def count(self, split: str, *, fraction: float) -> int:
-        """Estimates the number of images by the size of the files."""
-        chosen = self.test if split == "test" and self.test else self.train
-        images = sum(size for _, size in chosen) / _RECORD
-        if not self.test:
-            images *= fraction if split == "test" else 1 - fraction
-        return max(1, round(images))
 
 
 def has_records(root: storage.Path) -> bool:
@@ -82,7 +72,7 @@ def open_folder(root: storage.Path) -> Collection:
         if found:
             size = path.stat().st_size
             digest.update(f"{path.name}\0{size}\n".encode())
-            files[found["split"]].append((path.name, size))
+            files[found["split"]].append(path.name)
     if not files["train"]:
         raise UsageError(
             f"Expected TFRecord files to train on in {root}, whose names begin "

@@ -34,7 +34,6 @@ def source_of(*examples, class_names=("a", "b")):
         "1",
         lambda split: [split],
         lambda part: iter(examples),
-        lambda split: len(examples),
     )
 
 

@@ -48,7 +48,6 @@ def source_of(numbers, divided=3):
             range(first, len(numbers), divided) for first in range(divided)
         ],
         read,
-        lambda split: len(numbers),
         published=statistics.PUBLISHED["cifar10"],
     )
 
