@@ -99,11 +99,11 @@ def test_the_sections_of_a_docstring_are_shown(pages):
 
 def test_a_module_that_cannot_be_imported_ends_it(tmp_path):
     program = (
-        "import runpy, sys; sys.modules['PIL'] = None; "
+        "import runpy, sys; sys.modules['kfp'] = None; "
         f"sys.argv[1:] = [{str(tmp_path)!r}]; "
         "runpy.run_module('docs.api', run_name='__main__')"
     )
     done = write("-c", program)
     assert done.returncode == 1
-    assert "PIL" in done.stderr
+    assert "kfp" in done.stderr
     assert not list(tmp_path.rglob("*.html"))
