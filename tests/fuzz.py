@@ -469,9 +469,7 @@ def _read_image(path):
         with contextlib.suppress(refused):
             augment(contents)
     else:
-        channels = len(contents) % 3 - 1
-        with contextlib.suppress(UsageError):
-            datasets.read_file(path, toy.config(channels=channels).data)
+        _prepare(path, toy.config(channels=len(contents) % 3 - 1).data)
     try:
         fit(contents)
     except refused:
@@ -479,14 +477,20 @@ def _read_image(path):
     else:
         served = True
     # What was prepared can be served, and the other way round.
-    try:
-        datasets.read_file(path, toy.config(channels=3).data)
-    except UsageError:
+    seen = _prepare(path, toy.config(channels=3).data)
+    if isinstance(seen, datasets.Broken):
         if served:
-            raise AssertionError("It is served but not prepared") from None
-        raise
+            raise AssertionError("It is served but not prepared")
+        raise UsageError(seen.reason)
     if not served:
         raise AssertionError("It is prepared but not served")
+
+
+def _prepare(path, settings):
+    from att_darts_tf.data import datasets
+
+    example = datasets.Example("key", datasets.read_file(path), 0)
+    return datasets.examine(example, settings)
 
 
 @dataclasses.dataclass(frozen=True)

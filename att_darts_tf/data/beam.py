@@ -13,10 +13,12 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from unittest import mock
 
 import apache_beam as beam
 import ml_collections
 from apache_beam.options import pipeline_options
+from apache_beam.utils import interactive_utils
 
 from att_darts_tf import storage
 from att_darts_tf.errors import UsageError
@@ -61,7 +63,11 @@ def run(
     """
     # Of a pipeline on one machine it tells how it is divided.
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
-    with _leash(options) as address:
+    with (
+        _leash(options) as address,
+        # In a notebook Beam wants pandas and more, to show what is in between.
+        mock.patch.object(interactive_utils, "is_in_ipython", lambda: False),
+    ):
         tied = functools.partial(functools.partial, _tied, address)
         with beam.Pipeline(options=options) as pipeline:
             (
