@@ -25,6 +25,8 @@ from att_darts_tf.errors import UsageError
 
 # What the section `beam` of a configuration decides itself.
 _DECIDED = ("runner", "direct_running_mode", "direct_num_workers")
+# A worker may have several threads.
+_TYING = threading.Lock()
 # What Dataflow cannot do without.
 _NEEDED = ("project", "region", "temp_location")
 
@@ -104,18 +106,34 @@ def _leash(
     try:
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(address)
-            server.listen(os.cpu_count() or 1)
-            yield address
+            server.listen()
+            threading.Thread(
+                target=_accept, args=(server,), name="leash", daemon=True
+            ).start()
+            try:
+                yield address
+            finally:
+                # What waits for workers is woken; closing alone is not heard.
+                server.shutdown(socket.SHUT_RDWR)
     finally:
         del os.environ["TF_CPP_MIN_LOG_LEVEL"]
         if greetings is not None:
             os.environ["TF_CPP_MIN_LOG_LEVEL"] = greetings
 
 
+def _accept(server) -> None:
+    """Holds the other end of each worker's leash until the server goes."""
+    held = []
+    with contextlib.suppress(OSError):
+        while True:
+            held.append(server.accept()[0])
+
+
 def _tied(address, function, argument):
     """Calls a function, in a worker that ends with who started it."""
     if address is not None:
-        _tie(address)
+        with _TYING:
+            _tie(address)
     return function(argument)
 
 
@@ -126,7 +144,8 @@ def _tie(address):
 
     def wait():
         # Nothing is ever sent: it returns when the other end is closed.
-        connection.recv(1)
+        with contextlib.suppress(OSError):
+            connection.recv(1)
         os._exit(1)
 
     threading.Thread(target=wait, name="leash", daemon=True).start()

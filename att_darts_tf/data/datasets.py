@@ -82,7 +82,8 @@ class Source:
     Attributes:
         name: Name without the place, so that a copy elsewhere has the same.
         class_names: Names by label.
-        revision: Changes when the source's images may have changed.
+        revision: Changes with the source's images, as far as their names
+            and sizes, or its version, tell.
         parts: Maps "train" or "test" to shares of it, each of which a worker
             reads; what they are is the source's own business.
         read_part: Maps such a share to its examples, in any order. It goes to
@@ -115,9 +116,15 @@ def open_source(settings: ml_collections.ConfigDict) -> Source:
         return _open_sample(settings)
     if storage.is_dir(os.path.expanduser(name)):
         root = storage.path(name).expanduser()
-        if tfrecords.has_records(root):
-            return _open_records(root, settings)
-        return _open_folder(root, settings)
+        try:
+            if tfrecords.has_records(root):
+                return _open_records(root, settings)
+            return _open_folder(root, settings)
+        except OSError as error:
+            raise UsageError(
+                f"Expected a readable folder of images. Received: "
+                f"{error.filename}: {error.strerror}. Mend or remove it"
+            ) from error
     if storage.is_remote(name) or not re.fullmatch(r"\w[\w/:.,=+-]*", name):
         raise UsageError(
             f"Expected a folder of images at {name}. Received: no such "
@@ -225,14 +232,8 @@ def _read_sample(split) -> Iterator[Example]:
 
 
 def _open_folder(root, settings) -> Source:
-    try:
-        files = _divide_folder(root, settings.test_fraction)
-        revision = _revision_of(root, files)
-    except OSError as error:
-        raise UsageError(
-            f"Expected a readable folder of images. Received: "
-            f"{error.filename}: {error.strerror}. Mend or remove it"
-        ) from error
+    files = _divide_folder(root, settings.test_fraction)
+    revision = _revision_of(root, files)
 
     def parts(split):
         named = [
@@ -396,7 +397,7 @@ def _is_shown(path) -> bool:
 
 
 def _revision_of(root, files) -> str:
-    """Digests names and sizes: adding or replacing an image changes it."""
+    """Digests names and sizes: a file of another size changes it."""
     digest = hashlib.sha256()
     for by_class in files.values():
         for key in (key for keys in by_class.values() for key in keys):
@@ -492,7 +493,10 @@ def _number_of(example, place) -> int:
     number in the files of Krizhevsky, which is the order in which the released
     code halves them.
     """
-    found = re.fullmatch(r"\w+_(\d+)", example.get("id", b"").decode())
+    number = example.get("id")
+    found = isinstance(number, bytes) and re.fullmatch(
+        rb"(?:train|test)_(\d{1,9})", number
+    )
     return int(found[1]) if found else place
 
 

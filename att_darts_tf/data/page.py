@@ -32,7 +32,10 @@ def write(folder: storage.Path, description: dict[str, Any]) -> None:
         description: The content of `dataset.json`.
     """
     with storage.replacing(folder / PAGE) as partial:
-        partial.write_text(render(folder, description), "utf-8")
+        # Names of folders need not be text.
+        partial.write_bytes(
+            render(folder, description).encode("utf-8", "replace")
+        )
 
 
 def render(folder: storage.Path, description: dict[str, Any]) -> str:

@@ -305,7 +305,9 @@ class Planner:
         prefixes = np.sort(
             np.concatenate(
                 [
-                    read_entries(self.staging, split, part["number"])["prefix"]
+                    read_entries(self.staging, split, part["number"])[
+                        "prefix"
+                    ].copy()
                     for part in parts
                 ]
             )
@@ -377,7 +379,8 @@ class Writer:
                 else np.searchsorted(entries["prefix"], np.uint64(limit))
                 for limit in (shard["first"], shard["last"])
             )
-            found += [(part, entry) for entry in entries[first:last]]
+            # An entry would keep the whole array that it is a part of.
+            found += [(part, entry) for entry in entries[first:last].copy()]
         found.sort(key=lambda each: each[1]["rank"].tobytes())
         for (_, entry), (_, other) in zip(found, found[1:]):
             if entry["rank"] == other["rank"]:
@@ -390,23 +393,22 @@ class Writer:
     def _placed(self, split, ordered, index) -> Iterator[bytes]:
         """Yields the records of a shard, noting the place of each image."""
         position = 0
-        with contextlib.ExitStack() as stack:
-            opened = {}
-            for rank, (part, entry) in enumerate(ordered):
-                if part not in opened:
-                    path = self.staging / f"{split}-{part:05d}{_RECORDS}"
-                    opened[part] = stack.enter_context(path.open("rb"))
-                opened[part].seek(int(entry["position"]))
-                offset = position + _HEAD + entry["start"]
-                index[rank] = (
-                    0,
-                    offset,
-                    entry["length"],
-                    entry["crc"],
-                    entry["label"],
-                )
-                position += _HEAD + int(entry["size"]) + _TAIL
-                yield opened[part].read(int(entry["size"]))
+        for rank, (part, entry) in enumerate(ordered):
+            offset = position + _HEAD + entry["start"]
+            index[rank] = (
+                0,
+                offset,
+                entry["length"],
+                entry["crc"],
+                entry["label"],
+            )
+            position += _HEAD + int(entry["size"]) + _TAIL
+            # Not kept open: there may be more parts than files may be.
+            path = self.staging / f"{split}-{part:05d}{_RECORDS}"
+            with path.open("rb", buffering=0) as file:
+                file.seek(int(entry["position"]))
+                record = file.read(int(entry["size"]))
+            yield record
 
 
 class Recorder:

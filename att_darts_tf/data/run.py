@@ -80,9 +80,10 @@ def run_prepare(
         return finished
     run_pipeline = _runner(config.beam, folder)
     staging = folder / f"{STAGING}{_key_of(asked)}"
-    _begin(folder, staging)
+    # What may refuse comes before what was prepared goes.
     _tell_memory(config.beam)
     jobs = parts.of(source)
+    _begin(folder, staging)
     with _progress(staging, len(jobs)):
         run_pipeline(
             jobs,

@@ -33,7 +33,7 @@ class Collection:
 
     Attributes:
         class_names: Names by label.
-        revision: Changes when a file may have changed.
+        revision: Changes with the names and sizes of the files.
         train: Names of the files to train on.
         test: Those to judge by; none if a share of the others is.
     """
@@ -71,7 +71,8 @@ def open_folder(root: storage.Path) -> Collection:
         found = _FILE.fullmatch(path.name)
         if found:
             size = path.stat().st_size
-            digest.update(f"{path.name}\0{size}\n".encode())
+            entry = f"{path.name}\0{size}\n"
+            digest.update(entry.encode("utf-8", "surrogateescape"))
             files[found["split"]].append(path.name)
     if not files["train"]:
         raise UsageError(

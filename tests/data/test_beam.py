@@ -18,7 +18,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 RUNNERS = {
     "in_memory": {},
     "multi_threading": {"mode": "multi_threading", "workers": 3},
-    "multi_processing": {"mode": "multi_processing", "workers": 2},
+    # More than cores: each holds a connection.
+    "multi_processing": {
+        "mode": "multi_processing",
+        "workers": (os.cpu_count() or 1) + 3,
+    },
 }
 
 
@@ -192,6 +196,28 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         peaks.append(1024 * int(done.stdout.splitlines()[-1]))
     # 380 files more, of over 95 MB.
     assert peaks[1] - peaks[0] < 40e6, peaks
+
+
+def test_a_worker_ends_when_the_other_end_of_its_leash_goes():
+    script = """
+import sys, time
+from att_darts_tf.data import beam
+beam._tied(sys.argv[1], print, "tied")
+sys.stdout.flush()
+time.sleep(60)
+"""
+    config = toy.config()
+    config.beam.update(mode="multi_processing")
+    options = beam.options_of(config.beam, storage.path("x"))
+    with beam._leash(options) as address:
+        # A zero byte is no part of an argument.
+        command = script.replace("sys.argv[1]", repr(address))
+        process = subprocess.Popen(
+            [sys.executable, "-c", command], cwd=ROOT, stdout=subprocess.PIPE
+        )
+        assert process.stdout.readline() == b"tied\n"
+        assert process.poll() is None
+    assert process.wait(timeout=20) == 1
 
 
 def refusal(**changes):

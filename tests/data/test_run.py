@@ -244,6 +244,13 @@ class TestAgain:
         assert self.again() == self.result
         assert contents(self.folder) == before
 
+    def test_what_is_refused_before_reading_leaves_it_alone(self):
+        before = contents(self.folder)
+        self.config.data.channels = 1
+        self.config.beam.update(mode="multi_processing", workers=100_000)
+        assert "lower config.beam.workers" in refusal(self.config, self.folder)
+        assert contents(self.folder) == before
+
     def test_an_unknown_format_is_not_written_over(self):
         path = self.folder / "dataset.json"
         path.write_text(json.dumps({**self.result, "format": 7}))
@@ -467,6 +474,14 @@ class TestBroken:
 
 
 class TestPage:
+    def test_a_name_that_is_no_text_ends_nothing(self, tmp_path):
+        root = tmp_path / "images"
+        name = os.fsdecode(b"caf\xe9")
+        toy.write_folder(root, classes=("ant", name), count=12)
+        result = run.run_prepare(toy.config(root), output_dir=tmp_path / "d")
+        assert name in result["class_names"]
+        assert "caf?" in (tmp_path / "d" / "report.html").read_text("utf-8")
+
     def test_it_counts_and_shows_the_images_of_each_class(self, tmp_path):
         root = tmp_path / "images"
         toy.write_folder(root / "train", classes=("<cat>", "ant"), count=12)
