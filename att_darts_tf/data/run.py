@@ -195,18 +195,25 @@ def _progress(staging, count) -> Iterator[None]:
     """Tells from time to time how many parts have been read."""
     over = threading.Event()
 
-    def watch():
-        forecast = durations.Forecast("prepare", steps=count, unit="parts")
-        seen = 0
-        while not over.wait(_PATIENCE):
-            done = sum(1 for _ in staging.glob(f"*-?????{parts.SUMMARY}"))
-            for _ in range(done - seen):
-                forecast.step()
-            if done > seen:
-                logging.info("Read %d of %d parts", done, count)
-            seen = done
+    def done():
+        return sum(1 for _ in staging.glob(f"*-?????{parts.SUMMARY}"))
 
-    watcher = threading.Thread(target=watch, name="progress", daemon=True)
+    def watch(seen):
+        # Parts of an earlier process say nothing of the pace.
+        forecast = durations.Forecast(
+            "prepare", steps=count - seen, unit="parts"
+        )
+        while not over.wait(_PATIENCE):
+            read = done()
+            for _ in range(read - seen):
+                forecast.step()
+            if read > seen:
+                logging.info("Read %d of %d parts", read, count)
+            seen = read
+
+    watcher = threading.Thread(
+        target=watch, args=(done(),), name="progress", daemon=True
+    )
     watcher.start()
     try:
         yield
