@@ -45,8 +45,9 @@ BROKEN = "broken.txt"
 STAGING = ".preparing-"
 # Python with TensorFlow and Beam; a worker in a process of its own is one more.
 _PROGRAM_GB = 0.75
-# Seconds between two looks at how many parts have been read.
-_PATIENCE = 2.0
+# Seconds between two looks at how many parts have been read, here and where a
+# look is a request.
+_PATIENCE, _REMOTE_PATIENCE = 0.25, 5.0
 
 
 def run_prepare(
@@ -203,7 +204,12 @@ def _progress(staging, count) -> Iterator[None]:
         forecast = durations.Forecast(
             "prepare", steps=count - seen, unit="parts"
         )
-        while not over.wait(_PATIENCE):
+        patience = (
+            _REMOTE_PATIENCE if storage.is_remote(staging) else _PATIENCE
+        )
+        last = False
+        while not last:
+            last = over.wait(patience)
             read = done()
             for _ in range(read - seen):
                 forecast.step()

@@ -77,11 +77,15 @@ def test_published_statistics_are_for_the_original_images_only(
     np.testing.assert_allclose(result["std"], train.std((0, 1, 2)))
 
 
-def test_memory_is_told_before_images_are_read(tmp_path, capsys):
+def test_time_and_memory_are_told(tmp_path, capsys):
     config = toy.config("sample", image_size=(32, 32))
     run.run_prepare(config, output_dir=tmp_path)
-    told, *_ = capsys.readouterr().out.splitlines()
-    assert told.startswith("prepare: takes about 0.8 GB of memory of")
+    memory, time_of, *_ = capsys.readouterr().out.splitlines()
+    assert memory.startswith("prepare: takes about 0.8 GB of memory of")
+    # A small data set is soon over, but tells it as well.
+    assert re.fullmatch(
+        r"prepare: takes about \d+ s, by \d+ of 16 parts", time_of
+    )
 
 
 def test_what_remains_is_told_while_images_are_read(
