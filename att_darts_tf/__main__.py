@@ -8,6 +8,7 @@ answer without loading TensorFlow.
 import contextlib
 import dataclasses
 import difflib
+import json
 import os
 import re
 import shlex
@@ -24,13 +25,19 @@ from ml_collections import config_flags
 import att_darts_tf
 from att_darts_tf import (
     layout,
-    lineage,
     settings,
+    stages,
     startup,
     storage,
     summary,
 )
-from att_darts_tf.engine import cluster, preemption, workdir
+from att_darts_tf.engine import (
+    cluster,
+    lineage,
+    preemption,
+    stage_folder,
+    workdir,
+)
 from att_darts_tf.errors import UsageError
 from att_darts_tf.space import published
 
@@ -60,6 +67,7 @@ class Command:
     config: ml_collections.ConfigDict
     workdir: str
     flags: tuple[str, ...]
+    replace: bool = False
     checkpoint: str = ""
     cell: str = ""
 
@@ -78,11 +86,6 @@ class Command:
         """Returns the command that runs another stage of the same run."""
         return shlex.join([PROGRAM, stage, *self.flags])
 
-    def record(self, folder: storage.Path) -> None:
-        """Writes what the result of the stage was made from beside it."""
-        if self.leads:
-            lineage.record(folder, stage=self.stage)
-
     def require(self, folder: storage.Path, stage: str) -> None:
         """Raises `UsageError` where an earlier stage has not been finished."""
         # A stage writes this file last.
@@ -99,7 +102,6 @@ def _prepare(command, folders):
     from att_darts_tf.data import run
 
     result = run.run_prepare(command.config, output_dir=folders.data)
-    lineage.record_data(folders.data)
     return summary.prepare(result, folders)
 
 
@@ -121,14 +123,15 @@ def _search(command, folders):
     from att_darts_tf.search import run
 
     lines = []
-    for seed in command.config.search.seeds:
+    seeds = command.config.search.seeds
+    for place, seed in enumerate(seeds):
         result = run.run_search(
             command.config,
             data_dir=folders.data,
             output_dir=folders.search(seed),
             seed=seed,
+            alike=len(seeds) - 1 - place,
         )
-        command.record(folders.search(seed))
         lines += summary.search(result, folders)
     return lines
 
@@ -147,7 +150,6 @@ def _select(command, folders):
         genotypes=[folders.found(seed) for seed in seeds],
         output_dir=folders.selection,
     )
-    command.record(folders.selection)
     return summary.select(result, folders)
 
 
@@ -162,15 +164,16 @@ def _train(command, folders):
     from att_darts_tf.network import run
 
     lines = []
-    for repeat in range(command.config.repeats):
+    repeats = command.config.repeats
+    for repeat in range(repeats):
         result = run.run_training(
             command.config,
             data_dir=folders.data,
             genotype=genotype,
             output_dir=folders.training(repeat),
             seed=repeat,
+            alike=repeats - 1 - repeat,
         )
-        command.record(folders.training(repeat))
         lines += summary.train(result, folders)
     return lines
 
@@ -189,7 +192,6 @@ def _evaluate(command, folders):
         models=[folders.training(repeat) for repeat in repeats],
         output_dir=folders.evaluation,
     )
-    command.record(folders.evaluation)
     return summary.evaluate(result, folders)
 
 
@@ -207,7 +209,6 @@ def _export(command, folders):
         output_dir=folders.export,
         evaluation=folders.evaluation if judged else None,
     )
-    command.record(folders.export)
     return summary.export(command.config, folders)
 
 
@@ -218,7 +219,6 @@ def _report(command, folders):
     result = report.run_report(
         command.config, workdir=folders.root, output_dir=folders.report
     )
-    command.record(folders.report)
     return summary.report(result, folders)
 
 
@@ -267,7 +267,6 @@ def _import_checkpoint(command, folders):
         network_dir=folders.training(0),
         supernet_dir=folders.imported,
     )
-    command.record(storage.path(result["folder"]))
     return summary.import_checkpoint(result)
 
 
@@ -280,8 +279,8 @@ class Stage:
         purpose: String, one line.
         reads: String. The files of earlier stages.
         writes: String. The files that it makes.
-        sections: Tuple of strings. The parts of the configuration it heeds,
-            or single settings.
+        settings: Tuple of strings. The sections of the configuration that it
+            heeds, or single settings.
         flags: Mapping. What its own flags mean, by name and value.
         together: Boolean. Whether the processes of several machines share it.
     """
@@ -290,7 +289,7 @@ class Stage:
     purpose: str
     reads: str
     writes: str
-    sections: tuple[str, ...]
+    settings: tuple[str, ...]
     flags: dict[str, str] = dataclasses.field(default_factory=dict)
     together: bool = False
 
@@ -301,14 +300,14 @@ STAGES = {
         "Turn images into records, with their statistics and splits.",
         "config.data.name",
         "data/",
-        ("data", "beam"),
+        stages.STAGES["prepare"].settings,
     ),
     "search": Stage(
         _search,
         "Search for a pair of cells with every seed.",
         "data/",
         "search/seed-*/ (genotype.json, architecture.json, tensorboard/)",
-        ("search", "space", "data", "engine"),
+        stages.STAGES["search"].settings,
         together=True,
     ),
     "select": Stage(
@@ -316,7 +315,7 @@ STAGES = {
         "Train candidates briefly; keep the best on held-out images.",
         "data/, search/seed-*/genotype.json",
         "selection/genotype.json",
-        ("selection", "data", "engine"),
+        stages.STAGES["select"].settings,
         together=True,
     ),
     "train": Stage(
@@ -324,7 +323,7 @@ STAGES = {
         "Train the network of the selected cells from scratch.",
         "data/, selection/genotype.json (or network.cell, .pretrained)",
         "training/repeat-*/model.keras",
-        ("network", "repeats", "data", "engine"),
+        stages.STAGES["train"].settings,
         together=True,
     ),
     "evaluate": Stage(
@@ -332,7 +331,7 @@ STAGES = {
         "Judge the trained networks on the test split.",
         "data/, training/repeat-*/model.keras",
         "evaluation/result.json",
-        ("repeats", "engine"),
+        ("repeats", *stages.STAGES["evaluate"].settings),
         together=True,
     ),
     "export": Stage(
@@ -340,14 +339,14 @@ STAGES = {
         "Write the first trained network as a SavedModel to serve.",
         "data/, training/repeat-0/model.keras, evaluation/ if there is one",
         "export/NAME/VERSION/, export/classify.py (and export/NAME.tflite)",
-        ("export", "engine"),
+        stages.STAGES["export"].settings,
     ),
     "report": Stage(
         _report,
         "Draw the cells and write the page of results.",
         "what the other stages wrote",
         "report/ (report.html, normal.svg, reduce.svg, ...)",
-        ("hourly_price",),
+        ("hourly_price", "pipeline"),
     ),
     "pipeline": Stage(
         _pipeline,
@@ -355,7 +354,7 @@ STAGES = {
         "config.data.name",
         "everything above",
         ("data", "beam", "space", "search", "selection", "network", "repeats",
-         "export", "engine", "hourly_price"),
+         "export", "engine", "hourly_price", "pipeline"),
     ),
     "import-checkpoint": Stage(
         _import_checkpoint,
@@ -463,6 +462,21 @@ def _define_cells(values):
     )
 
 
+def _show_lineage(names, values):
+    place = storage.absolute(names[0])
+    file = lineage.find(place)
+    record = lineage.load(file)
+    if values.json:
+        return [json.dumps(record, indent=2)]
+    return summary.lineage(record, changed=not lineage.fits(file, record))
+
+
+def _define_lineage(values):
+    flags.DEFINE_boolean(
+        "json", False, "print the record as it is", flag_values=values
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Tool:
     """A command that needs neither a configuration nor a work directory.
@@ -500,6 +514,13 @@ TOOLS = {
     ),
     "doctor": Tool(
         _doctor, "Show versions, devices and the time of a small search step."
+    ),
+    "lineage": Tool(
+        _show_lineage,
+        "Tell what images, seeds, code and settings made a result.",
+        " PATH [--json]",
+        (1, 1),
+        _define_lineage,
     ),
 }
 
@@ -540,9 +561,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv):
-    if any(argument in ("--help", "-h", "-help") for argument in argv):
+    asked = any(argument in ("--help", "-h", "-help") for argument in argv)
+    if asked or (argv and argv[0] in TOOLS):
         # A reader such as `head` may leave before the end.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    if asked:
         print(_help(argv))
         return 0
     if argv == ["--version"]:
@@ -557,7 +580,14 @@ def _main(argv):
     begun = time.monotonic()
     if not command.leads:
         return _follow(command)
-    with layout.claim(command.workdir, command.config) as folders:
+    with contextlib.ExitStack() as stack:
+        if command.replace:
+            stack.enter_context(stage_folder.replacing_stale())
+        folders = stack.enter_context(
+            layout.claim(
+                command.workdir, command.config, replace=command.replace
+            )
+        )
         lines = STAGES[command.stage].run(command, folders)
     print("\n".join([summary.used(command.stage, begun), *lines]))
     return 0
@@ -621,6 +651,9 @@ def _parse(argv):
     flags.DEFINE_string(
         "workdir", None, "Folder of the run.", flag_values=values
     )
+    flags.DEFINE_boolean(
+        "replace", False, "Do again what is stale.", flag_values=values
+    )
     for name in ("checkpoint", "cell"):
         flags.DEFINE_string(
             name, "", "Of import-checkpoint.", flag_values=values
@@ -658,6 +691,7 @@ def _parse(argv):
         settings.resolve(config),
         values.workdir,
         tuple(given),
+        values.replace,
         values.checkpoint,
         values.cell,
     )
@@ -793,6 +827,10 @@ Options:
             Where the run keeps its files, here or at a URI such as
             gs://bucket/run; made if absent. The same command again goes on
             where it stopped.
+  --replace
+            Do again what the folder holds of other settings, code or inputs,
+            and nothing else; the old files are kept beside the new ones, in
+            replaced-1 and so on. Without it they are refused.
 
 Configurations:
 {names}
@@ -840,7 +878,7 @@ def _stage_help(stage, config_name):
         )
     shown = [
         name
-        for section in described.sections
+        for section in described.settings
         for name in settings.SETTINGS
         if section in (name, name.partition(".")[0])
     ]

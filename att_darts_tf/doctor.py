@@ -4,7 +4,8 @@ import os
 import platform
 import time
 
-from att_darts_tf import lineage, memory, settings, startup
+from att_darts_tf import memory, settings, startup
+from att_darts_tf.engine import lineage
 
 CELLS, CHANNELS, BATCH, SIDE = 3, 8, 16, 32
 STEPS = 3

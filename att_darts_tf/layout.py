@@ -104,6 +104,14 @@ class Layout:
     def report(self) -> storage.Path:
         return self.root / "report"
 
+    def branch(self, name: str) -> "Layout":
+        """Returns the folders of a run that this one is compared with.
+
+        Args:
+            name: String, a branch's; empty for the run itself.
+        """
+        return Layout(self.root / name) if name else self
+
     @property
     def pipeline(self) -> storage.Path:
         return self.root / "pipeline"
@@ -119,19 +127,24 @@ def of(root: str) -> Layout:
 
 
 @contextlib.contextmanager
-def claim(root: str, config: ml_collections.ConfigDict) -> Iterator[Layout]:
+def claim(
+    root: str, config: ml_collections.ConfigDict, *, replace: bool = False
+) -> Iterator[Layout]:
     """Holds a work directory to one configuration and one process.
 
     A new work directory records its configuration; one that another
     configuration made is refused, but for settings of stages that have not
-    begun, for the price, which the report alone reads, and for what prepares
-    the images, on which they do not depend.
+    begun, for the price, which the report alone reads, for what prepares
+    the images, on which they do not depend, and for what a pipeline does
+    beside them.
     If the first command fails on a mistake of the user's, the record
     goes again, so that the mended command is welcome.
 
     Args:
         root: Path or URI of the work directory, which is made if absent.
         config: The resolved configuration.
+        replace: Boolean. Whether any setting may have changed, as within
+            `stage_folder.replacing_stale`.
     """
     layout = of(root)
     with ownership.hold(layout.root):
@@ -139,7 +152,7 @@ def claim(root: str, config: ml_collections.ConfigDict) -> Iterator[Layout]:
         if new:
             _record(layout, config)
         else:
-            if _compare(layout, config):
+            if _compare(layout, config, replace):
                 _record(layout, config)
         try:
             yield layout
@@ -155,7 +168,9 @@ def _record(layout: Layout, config: ml_collections.ConfigDict) -> None:
     )
 
 
-def _compare(layout: Layout, config: ml_collections.ConfigDict) -> bool:
+def _compare(
+    layout: Layout, config: ml_collections.ConfigDict, replace: bool
+) -> bool:
     """Returns whether settings changed that may; others are refused."""
     found = dict(
         settings.flatten(
@@ -169,19 +184,22 @@ def _compare(layout: Layout, config: ml_collections.ConfigDict) -> bool:
             ("search.", layout.searches),
             ("selection.", layout.selection),
             ("network.", layout.trainings),
+            ("repeats", layout.trainings),
             ("export.", layout.export),
+            ("pipeline.", None),
             ("beam.", None),
             ("hourly_price", None),
         )
         if folder is None or not folder.exists()
     )
     for name in [*received, *found]:
-        if name.startswith(free):
+        if replace or name.startswith(free):
             continue
         if found.get(name) != received.get(name):
             raise UsageError(
                 f"Expected config.{name}={found.get(name)!r}, with which "
                 f"{layout.root} was made. Received: {received.get(name)!r}. "
-                "Give the same configuration or another --workdir"
+                "Give the same configuration or another --workdir, or "
+                "--replace to do again what depends on it"
             )
     return any(found.get(name) != value for name, value in received.items())

@@ -3,7 +3,6 @@
 Its parts are those of Mitchell et al., 2019, https://arxiv.org/abs/1810.03993.
 """
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,10 +11,10 @@ import ml_collections
 
 import att_darts_tf
 from att_darts_tf.data.prepared import PreparedData
+from att_darts_tf.engine import lineage
+from att_darts_tf.network import intervals
 from att_darts_tf.network.classifier import Classifier
 
-# The 97.5 % quantile of the normal distribution.
-_QUANTILE = 1.959963984540054
 _MARKS = re.compile(r"([\\`*_\[\]<>|~&$])")
 
 
@@ -38,7 +37,7 @@ def render(
     data: PreparedData,
     evaluation: Evaluation | None,
     costs: Mapping[str, Any],
-    lineages: Mapping[str, Mapping[str, Any]],
+    lineages: Sequence[Mapping[str, Any]],
     requests: str,
 ) -> str:
     """Returns the card.
@@ -49,8 +48,8 @@ def render(
         data: The images that it was trained on.
         evaluation: `None` where nobody has judged it.
         costs: `cost` and `latencies`, as `serving.run_export` returns them.
-        lineages: Records, as `lineage.record` writes them, of the stages that
-            the network comes from, by their names.
+        lineages: Records, as `lineage.write` makes them, of the stages that
+            the network comes from.
         requests: What the requests that warm a server up are.
     """
     sections = {
@@ -85,22 +84,6 @@ def one_line(text: str) -> str:
     return "".join(
         each if each.isprintable() else ascii(each)[1:-1] for each in text
     )
-
-
-def interval_95(share: float, count: int) -> tuple[float, float]:
-    """Returns the 95 % confidence interval of a share of independent images.
-
-    Source: Wilson, 1927, https://doi.org/10.1080/01621459.1927.10502953. Unlike
-    `share +- 2 s` it stays within [0, 1].
-
-    Args:
-        share: Float in [0, 1], that of `count` images.
-        count: Positive integer.
-    """
-    spread = _QUANTILE**2 / count
-    middle = share + spread / 2
-    half = math.sqrt(spread * (share * (1 - share) + spread / 4))
-    return (middle - half) / (1 + spread), (middle + half) / (1 + spread)
 
 
 def _details(network, data):
@@ -187,7 +170,7 @@ def _evaluation(evaluation):
     for title, prefix in (("accuracy", ""), ("top-5 accuracy", "top_5_")):
         if f"{prefix}accuracies" in result:
             share = result[f"{prefix}accuracies"][position]
-            low, high = interval_95(share, images)
+            low, high = intervals.of_share(share, images)
             lines.append(
                 f"| {title} | {_percent(share)} | {_percent(low)} to "
                 f"{_percent(high)} |"
@@ -244,13 +227,13 @@ def _lineage(lineages):
         "|---|---|---|---|---|",
     ]
     versions = {}
-    for record in lineages.values():
+    for record in lineages:
         made_from = record["made_from"]
         fields = (
             plain(record["stage"]),
-            _digest(record["result"]),
+            _digest(record["result"]["sha256"]),
             _digest(made_from.get("code")),
-            _digest(made_from.get("data", {}).get("digest")),
+            _digest(lineage.images_of(record)),
             plain(str(made_from.get("seed", ""))),
         )
         lines.append(f"| {' | '.join(fields)} |")
@@ -264,8 +247,8 @@ def _lineage(lineages):
             f"{plain(name)} {' and '.join(map(plain, found))}"
             for name, found in versions.items()
         )
-        + ". The first 16 of 64 digits; `lineage.json` of each stage has all "
-        "of them, and the configuration.",
+        + ". The first 16 of 64 digits; `lineage.json` beside this page has "
+        "all of them, and the settings. `att-darts lineage FOLDER` shows it.",
     ]
 
 

@@ -10,17 +10,19 @@ import io
 import math
 import os
 import shlex
-import sys
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ml_collections
 
-from att_darts_tf import settings, storage
+from att_darts_tf import branches, settings, stages, storage
 from att_darts_tf.durations import duration
+from att_darts_tf.engine import lineage, stage_folder
 from att_darts_tf.engine import workdir as workdir_module
 from att_darts_tf.errors import UsageError
-from att_darts_tf.space import drawings, published, registry, search_space
+from att_darts_tf.network import intervals
+from att_darts_tf.space import drawings, published, search_space
 from att_darts_tf.space.genotype import Genotype
 
 PAGE = "report.html"
@@ -28,9 +30,6 @@ PAGE = "report.html"
 DATA_FORMAT = 1
 HISTORY_FORMAT = 1
 ARCHITECTURE_FORMAT = 1
-LINEAGE_FORMAT = 1
-
-_PACKAGES = ("engine", "errors", "report", "settings", "space")
 
 # What is read of each record: a type, a list of one shape, or named fields.
 _COUNT = int
@@ -109,13 +108,6 @@ _EXPORT = {
         {"batch": _COUNT, "median": float, "least": float, "most": float}
     ],
 }
-_LINEAGE = {
-    "stage": str,
-    "made_from": dict,
-    "result": str,
-    "packages": dict,
-    "machine": dict,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +117,17 @@ class Run:
     number: int
     result: dict[str, Any]
     epochs: list[dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """A baseline or a target: what it is, and its figures."""
+
+    branch: branches.Branch
+    data: str
+    parameters: int
+    evaluation: dict[str, Any]
+    seconds: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +144,9 @@ class Records:
             parameter's name, before the softmax.
         trainings: A `Run` for each repeat.
         evaluation: Result of the evaluation.
-        exported: Result of the export.
+        exported: Result of the export, or `None` where the accuracy is too low
+            for one.
+        compared: What the run is compared with.
         lineages: What each folder was made from, by its name; those that are
             there.
         files: SHA-256 of each file that was read, by its name.
@@ -155,7 +160,8 @@ class Records:
     architecture: dict[str, list]
     trainings: list[Run]
     evaluation: dict[str, Any]
-    exported: dict[str, Any]
+    exported: dict[str, Any] | None
+    compared: list["Compared"]
     lineages: dict[str, dict[str, Any]]
     files: dict[str, str]
 
@@ -197,22 +203,26 @@ def run_report(
         network without auxiliary head; `mean` and `standard_deviation` of the
         test accuracy, and its number of `images`.
     """
-    records = read_records(config, storage.path(workdir))
+    root = storage.path(workdir)
+    records = read_records(config, root)
     identity = workdir_module.identity(
         config,
-        sections=tuple(
-            name for name in config if name not in ("beam", "hourly_price")
-        ),
-        packages=_PACKAGES,
+        sections=stages.STAGES["report"].settings,
+        code=stages.STAGES["report"].code,
         genotype=published.plain(records.cells),
         records=records.files,
     )
-    with workdir_module.StageFolder(output_dir, identity=identity) as folder:
+    with stage_folder.StageFolder(
+        output_dir,
+        stage="report",
+        identity=identity,
+        reads=[root / name for name in records.lineages],
+        quick=True,
+    ) as folder:
         cells = _cells_of(records)
         names = [f"{cell}.{kind}" for cell in cells for kind in ("svg", "png")]
         result = folder.result()
-        priced = result and result["hourly_price"] == config.hourly_price
-        if priced and all(
+        if result and all(
             (folder.path / name).exists() for name in (*names, PAGE)
         ):
             return result
@@ -225,7 +235,6 @@ def run_report(
         return folder.finish(
             {
                 "page": PAGE,
-                "hourly_price": config.hourly_price,
                 "drawings": names,
                 "parameters": records.trainings[0].result["parameters"],
                 "mean": evaluation["mean"],
@@ -276,27 +285,32 @@ def read_records(
         )
     evaluation = reader.result("evaluate", "evaluation", _EVALUATION)
     if config.repeats > 1:
-        _check_shape(
-            root / "evaluation/result.json",
-            "",
+        workdir_module.check_shape(
             evaluation,
             {"half_width_95": float},
+            file=root / "evaluation/result.json",
         )
     for name in ("accuracies", "losses"):
         if len(evaluation[name]) != config.repeats:
-            raise _malformed(
+            raise workdir_module.malformed(
                 root / "evaluation/result.json",
                 name,
                 f"{config.repeats} numbers, one for each training",
                 evaluation[name],
             )
-    exported = reader.result("export", "export", _EXPORT)
-    folders += ["evaluation", "export"]
+    folders.append("evaluation")
+    exported = None
+    if evaluation["mean"] >= config.export.least_accuracy:
+        exported = reader.result("export", "export", _EXPORT)
+        folders.append("export")
+    compared = [
+        _read_compared(reader, branch, config) for branch in branches.of(config)
+    ]
+    folders += [f"{each.branch.name}/evaluation" for each in compared]
     lineages = {
-        folder: reader.read("", file, _LINEAGE, LINEAGE_FORMAT)
+        folder: reader.lineage(f"{folder}/{lineage.FILE}")
         for folder in folders
-        for file in [f"{folder}/lineage.json"]
-        if (root / file).exists()
+        if (root / folder / lineage.FILE).exists()
     }
     return Records(
         data=data,
@@ -308,8 +322,43 @@ def read_records(
         trainings=trainings,
         evaluation=evaluation,
         exported=exported,
+        compared=compared,
         lineages=lineages,
         files=reader.files,
+    )
+
+
+def _read_compared(reader, branch, config) -> Compared:
+    """Returns a branch of the pipeline, which alone runs it."""
+    place = f"{branch.name}/"
+    described = reader.read(
+        "pipeline",
+        f"{place if branch.is_target else ''}data/dataset.json",
+        {"name": str},
+        DATA_FORMAT,
+    )
+    seconds = []
+    if not branch.is_target:
+        selected = reader.result("pipeline", f"{place}selection", _SELECTION)
+        seconds += [each["seconds"] for each in selected["candidates"]]
+        if not branch.is_random:
+            seconds += [
+                reader.result("pipeline", f"{place}search/seed-{i}", _SEARCH)[
+                    "seconds"
+                ]
+                for i in config.search.seeds
+            ]
+    trainings = [
+        reader.result("pipeline", f"{place}training/repeat-{i}", _TRAINING)
+        for i in range(config.repeats)
+    ]
+    seconds += [each["seconds"] for each in trainings]
+    return Compared(
+        branch,
+        described["name"],
+        trainings[0]["parameters"],
+        reader.result("pipeline", f"{place}evaluation", _EVALUATION),
+        sum(seconds),
     )
 
 
@@ -327,8 +376,7 @@ class _Reader:
     def read(self, stage: str, name: str, shape: Any, format: int) -> dict:
         """Returns a checked record; `stage` is the one that writes it."""
         path = self.require(stage, name)
-        payload = workdir_module.read_json(path, format=format)
-        _check_shape(path, "", payload, shape)
+        payload = workdir_module.read_record(path, shape, format=format)
         self.files[name] = workdir_module.digest(path)
         return payload
 
@@ -348,7 +396,7 @@ class _Reader:
         file = f"{folder}/history.json"
         epochs = self.read(stage, file, history, HISTORY_FORMAT)["epochs"]
         if not epochs:
-            raise _malformed(
+            raise workdir_module.malformed(
                 self.root / file, "epochs", "at least one epoch", epochs
             )
         return Run(number, found, epochs)
@@ -357,6 +405,11 @@ class _Reader:
         path = self.require(stage, name)
         self.files[name] = workdir_module.digest(path)
         return Genotype.read(path)
+
+    def lineage(self, name: str) -> dict:
+        path = self.root / name
+        self.files[name] = workdir_module.digest(path)
+        return lineage.load(path)
 
     def require(self, stage: str, name: str) -> storage.Path:
         path = self.root / name
@@ -370,52 +423,18 @@ class _Reader:
         return path
 
 
-def _check_shape(path, field, value, shape) -> None:
-    """Raises `UsageError` where a record is not as it was written."""
-    if isinstance(shape, Mapping):
-        if not isinstance(value, dict):
-            raise _malformed(path, field, "an object", value)
-        for name, inner in shape.items():
-            below = f"{field}.{name}".lstrip(".")
-            if name not in value:
-                raise _malformed(path, below, "a value", "none")
-            _check_shape(path, below, value[name], inner)
-    elif isinstance(shape, list):
-        if not isinstance(value, list):
-            raise _malformed(path, field, "a list", value)
-        for i, item in enumerate(value):
-            _check_shape(path, f"{field}[{i}]", item, shape[0])
-    elif shape is float:
-        # An integer may be larger than any float.
-        if (
-            type(value) not in (int, float)
-            or not abs(value) <= sys.float_info.max
-        ):
-            raise _malformed(path, field, "a finite number", value)
-    elif type(value) is not shape:
-        raise _malformed(path, field, f"a value of {shape.__name__}", value)
-
-
-def _malformed(path, field, expected, received) -> UsageError:
-    return UsageError(
-        f"Expected {expected} in the field `{field}` of {path}. Received: "
-        f"{registry.shorten(received)}. Remove {path.parent} and run its stage "
-        "again"
-    )
-
-
 def _check_data(data, path) -> None:
     classes = len(data["class_names"])
     for name, split in data["splits"].items():
         if len(split["examples_per_class"]) != classes:
-            raise _malformed(
+            raise workdir_module.malformed(
                 path,
                 f"splits.{name}.examples_per_class",
                 f"{classes} numbers, one for each class",
                 split["examples_per_class"],
             )
     if len(data["image_shape"]) != 3:
-        raise _malformed(
+        raise workdir_module.malformed(
             path, "image_shape", "three numbers", data["image_shape"]
         )
 
@@ -423,14 +442,14 @@ def _check_data(data, path) -> None:
 def _chosen(selection, config, path) -> dict[str, Any]:
     seeds = [candidate["seed"] for candidate in selection["candidates"]]
     if seeds != list(config.search.seeds):
-        raise _malformed(
+        raise workdir_module.malformed(
             path,
             "candidates",
             f"one for each of the seeds {tuple(config.search.seeds)}",
             seeds,
         )
     if not 0 <= selection["chosen"] < len(seeds):
-        raise _malformed(
+        raise workdir_module.malformed(
             path,
             "chosen",
             f"the index of one of {len(seeds)} candidates",
@@ -445,7 +464,7 @@ def _read_architecture(reader, seed) -> tuple[str, dict[str, list]]:
     record = reader.read("search", name, _ARCHITECTURE, ARCHITECTURE_FORMAT)
     path = reader.root / name
     if not record["epochs"]:
-        raise _malformed(path, "epochs", "at least one epoch", [])
+        raise workdir_module.malformed(path, "epochs", "at least one epoch", [])
     weights = record["epochs"][-1]["architecture"]
     space = search_space.get(record["location"])
     checked = {}
@@ -453,12 +472,14 @@ def _read_architecture(reader, seed) -> tuple[str, dict[str, list]]:
         field = f"epochs[{len(record['epochs']) - 1}].architecture.{parameter}"
         rows = weights.get(parameter)
         kind = [float] if len(shape) == 1 else [[float]]
-        _check_shape(path, field, rows, kind)
+        workdir_module.check_shape(rows, kind, file=path, field=field)
         rows = [rows] if len(shape) == 1 else rows
         received = (len(rows), *{len(row) for row in rows})
         expected = shape if len(shape) == 2 else (1, *shape)
         if received != expected:
-            raise _malformed(path, field, f"numbers of shape {shape}", rows)
+            raise workdir_module.malformed(
+                path, field, f"numbers of shape {shape}", rows
+            )
         checked[parameter] = rows
     return record["location"], checked
 
@@ -573,7 +594,8 @@ def render(config: ml_collections.ConfigDict, records: Records) -> str:
     title = f"Att-DARTS on {records.data['name']}"
     sections = [
         _results(config, records),
-        _cost(records.exported),
+        _comparison(records) if records.compared else "",
+        _cost(records.exported) if records.exported else "",
         _cells(config, records),
         _weights(records) if records.searches else "",
         _curves(records),
@@ -581,7 +603,7 @@ def render(config: ml_collections.ConfigDict, records: Records) -> str:
         _data(records.data),
         _use(config, records),
         _configuration(config),
-        _lineage(records.lineages),
+        _lineage(config, records),
     ]
     page = element(
         "html",
@@ -767,6 +789,88 @@ def _results(config, records) -> Markup:
     )
 
 
+def _comparison(records) -> Markup:
+    """Returns the baselines beside this run, and the targets of its cells."""
+    own = records.evaluation["accuracies"]
+
+    def difference(accuracies):
+        if len(accuracies) < 2:
+            return "unknown"
+        apart = statistics.fmean(accuracies) - statistics.fmean(own)
+        half = intervals.of_difference(accuracies, own)
+        return f"{100 * apart:+.2f} \u00b1 {100 * half:.2f}"
+
+    def row(each):
+        return (
+            each.branch.title,
+            _with_interval(each.evaluation),
+            f"{each.parameters:,}",
+            f"{len(each.evaluation['accuracies'])}",
+            f"{each.seconds / 3600:.2f}",
+        )
+
+    first = records.trainings[0].result
+    head = (
+        "Cells",
+        "Test accuracy",
+        "Parameters",
+        "Trainings",
+        "Device-hours",
+    )
+    parts = []
+    baselines = [each for each in records.compared if not each.branch.is_target]
+    if baselines:
+        rows = [
+            (
+                "this run",
+                _with_interval(records.evaluation),
+                f"{first['parameters']:,}",
+                f"{len(own)}",
+                f"{_seconds(records) / 3600:.2f}",
+                "",
+            ),
+            *(
+                (*row(each), difference(each.evaluation["accuracies"]))
+                for each in baselines
+            ),
+        ]
+        parts += [
+            element("h3", "With other cells"),
+            table((*head, "Difference, points"), rows),
+            _note(
+                "On the same images, with as many candidates, selected and "
+                "trained by the same recipes. Of cells drawn at random only "
+                "the search is left out."
+            ),
+        ]
+    targets = [each for each in records.compared if each.branch.is_target]
+    if targets:
+        rows = [(each.data, *row(each)) for each in targets]
+        parts += [
+            element("h3", "The same cells on other images"),
+            table(("Images", "Configuration", *head[1:]), rows),
+        ]
+    parts.append(
+        _note(
+            "\u00b1 is half of a 95 % interval: of a mean by Student's "
+            "distribution, of a difference of means by Welch's. "
+            + (
+                ""
+                if len(own) > 1
+                else "A single training tells no spread; "
+                "config.repeats makes more of them."
+            )
+        )
+    )
+    return _section("Comparison", parts)
+
+
+def _with_interval(evaluation) -> str:
+    half = evaluation.get("half_width_95")
+    mean = f"{100 * evaluation['mean']:.2f}"
+    return f"{mean} %" if half is None else f"{mean} \u00b1 {100 * half:.2f} %"
+
+
 def _top_5(evaluation) -> str:
     accuracies = evaluation.get("top_5_accuracies")
     if accuracies is None:
@@ -777,24 +881,19 @@ def _top_5(evaluation) -> str:
 
 def _time(config, records) -> Markup:
     """Returns the device-hours of every stage that trains, and their price."""
-    stages = {
-        "search": [run.result["seconds"] for run in records.searches],
-        "selection": [
-            candidate["seconds"]
-            for candidate in (records.selection or {"candidates": []})[
-                "candidates"
-            ]
-        ],
-        "training": [run.result["seconds"] for run in records.trainings],
+    runs = _runs(records)
+    runs |= {
+        f"{each.branch.title}, all stages": [each.seconds]
+        for each in records.compared
     }
     hours = {
-        name: sum(seconds) / 3600 for name, seconds in stages.items() if seconds
+        name: sum(seconds) / 3600 for name, seconds in runs.items() if seconds
     }
     hours["total"] = sum(hours.values())
     price = config.hourly_price
     head = ("Stage", "Runs", "Device-hours")
     rows = [
-        (name, f"{len(stages.get(name, ())) or ''}", f"{each:.2f}")
+        (name, f"{len(runs.get(name, ())) or ''}", f"{each:.2f}")
         for name, each in hours.items()
     ]
     if price:
@@ -812,6 +911,24 @@ def _time(config, records) -> Markup:
             + (f", at {price:,.2f} an hour." if price else ".")
         ),
     )
+
+
+def _runs(records) -> dict[str, list[float]]:
+    """Returns the seconds of each search and training of this run."""
+    return {
+        "search": [run.result["seconds"] for run in records.searches],
+        "selection": [
+            candidate["seconds"]
+            for candidate in (records.selection or {"candidates": []})[
+                "candidates"
+            ]
+        ],
+        "training": [run.result["seconds"] for run in records.trainings],
+    }
+
+
+def _seconds(records) -> float:
+    return sum(map(sum, _runs(records).values()))
 
 
 def _cost(exported: Mapping[str, Any]) -> Markup:
@@ -1287,6 +1404,15 @@ def _pairs(facts: Sequence[tuple[Any, Any]]) -> Markup:
 
 
 def _use(config: ml_collections.ConfigDict, records: Records) -> Markup:
+    if records.exported is None:
+        return _section(
+            "Use of the model",
+            element(
+                "p",
+                "Nothing was exported: the test accuracy is below "
+                f"{percent(config.export.least_accuracy)}.",
+            ),
+        )
     folder = f"export/{config.export.name}/{config.export.version}"
     height, width, channels = records.data["image_shape"]
     return _section(
@@ -1349,20 +1475,26 @@ def _setting(value: Any) -> str:
     return "unset" if value in (None, "") else str(value)
 
 
-def _lineage(lineages: Mapping[str, Mapping[str, Any]]) -> Markup:
+def _lineage(config, records: Records) -> Markup:
+    lineages = records.lineages
     if not lineages:
         return _section("Lineage", _note("No stage has left a record of it."))
     rows = [
         (
             element("code", folder),
             record["stage"],
-            _digest(record["result"]),
+            _digest(record["result"]["sha256"]),
             _digest(record["made_from"].get("code")),
+            record["ended"],
+            duration(record["seconds"]),
             _given(record["made_from"]),
         )
         for folder, record in lineages.items()
     ]
-    head = ("Folder", "Stage", "Result", "Code", "Made from")
+    head = ("Folder", "Stage", "Result", "Code", "Ended", "Took", "Made from")
+    folder = "evaluation"
+    if records.exported is not None:
+        folder = f"export/{config.export.name}/{config.export.version}"
     versions: dict[str, dict[str, None]] = {}
     for record in lineages.values():
         for name, value in (record["packages"] | record["machine"]).items():
@@ -1373,8 +1505,10 @@ def _lineage(lineages: Mapping[str, Mapping[str, Any]]) -> Markup:
         _note(
             "SHA-256, the first 16 of 64 digits; ",
             element("code", "lineage.json"),
-            " in each folder has all of them, and the configuration.",
+            " in each folder has all of them, the settings, and what was read. "
+            "It is shown, for the model wherever it is copied to, by:",
         ),
+        element("pre", f"att-darts lineage {folder}"),
         _folded(
             "Packages and machine",
             _pairs(

@@ -19,19 +19,25 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import convert_to_constants
 
-from att_darts_tf import durations, litert, model_card, storage, warm_up
+from att_darts_tf import (
+    durations,
+    litert,
+    model_card,
+    stages,
+    storage,
+    warm_up,
+)
 from att_darts_tf.data import (
     augment,
     input_pipeline,
     prepared,
     preprocess,
 )
-from att_darts_tf.engine import devices, workdir
+from att_darts_tf.engine import devices, lineage, stage_folder, workdir
 from att_darts_tf.engine.writing import writing
 from att_darts_tf.errors import UsageError
 from att_darts_tf.network import cost, evaluate, memory
 from att_darts_tf.network import network as network_module
-from att_darts_tf.space import registry
 
 PIXELS, ENCODED = "serving_default", "encoded"
 # Between the probabilities of the SavedModel and of the trained network.
@@ -44,27 +50,16 @@ _IMAGES_COMPARED = 32
 # Of each signature's requests for a server that starts.
 WARM_UP_BATCHES = (1, 8)
 LABELS, CARD = "labels.txt", "model_card.md"
-# The command line writes it.
-_LINEAGE_FORMAT = 1
-_LINEAGE = {
-    "stage": str,
-    "made_from": dict,
-    "result": str,
-    "packages": dict,
-    "machine": dict,
+_EVALUATION = {
+    "accuracies": [float],
+    "losses": [float],
+    "mean": float,
+    "images": int,
 }
-_EVALUATION = {"accuracies": list, "losses": list, "images": int}
 # Of the network, in memory: that of the SavedModel and that which is read back.
 _GRAPHS = 2
 # A whole export beside its beginning, reading the network and tracing it.
 _TIMES_AS_LONG, _WITH_LITERT = 2.4, 0.8
-_PACKAGES = (
-    *evaluate.PACKAGES,
-    "litert",
-    "model_card",
-    "serving",
-    "warm_up",
-)
 
 _SCRIPT = string.Template('''\
 """Classifies images with the model beside this file.
@@ -259,7 +254,8 @@ def run_export(
         output_dir: Folder of the result, of `NAME/VERSION`, of `classify.py`
             and, if it is asked for, of `NAME.tflite`.
         evaluation: Folder of an evaluation of this network, which the model
-            card then shows.
+            card then shows; needed where `config.export.least_accuracy` is
+            above 0.
 
     Returns:
         `model`, the folder of the SavedModel; its `signatures`, `class_names`
@@ -273,35 +269,38 @@ def run_export(
     """
     data = prepared.load(data_dir)
     file = storage.path(model) / "model.keras"
-    records = {
-        stage: record
-        for stage, folder in (("prepare", data_dir), ("train", model))
-        for record in [storage.path(folder) / "lineage.json"]
+    reads = {"data": data_dir, "model": model}
+    inputs = {"model": file}
+    if evaluation is not None:
+        reads["evaluation"] = evaluation
+        inputs["evaluation"] = storage.path(evaluation) / "result.json"
+    inputs |= {
+        f"lineage_{name}": record
+        for name, folder in reads.items()
+        for record in [storage.path(folder) / lineage.FILE]
         if record.exists()
     }
-    inputs = {"model": file}
-    inputs |= {f"lineage_{stage}": each for stage, each in records.items()}
-    if evaluation is not None:
-        inputs["evaluation"] = storage.path(evaluation) / "result.json"
     identity = workdir.identity(
         config,
         sections=("engine", "export"),
-        packages=_PACKAGES,
+        code=stages.STAGES["export"].code,
         inputs=inputs,
         data={
             "digest": data.digest,
             **preprocess.evaluation_settings(config.data),
         },
     )
-    with workdir.StageFolder(output_dir, identity=identity) as folder:
+    with stage_folder.StageFolder(
+        output_dir,
+        stage="export",
+        identity=identity,
+        reads=reads.values(),
+    ) as folder:
         result = folder.result()
         if result is not None:
             return result
         judged = None if evaluation is None else _judged(evaluation, file)
-        lineages = {
-            stage: _read(each, _LINEAGE, format=_LINEAGE_FORMAT)
-            for stage, each in records.items()
-        }
+        _check_accuracy(config.export.least_accuracy, judged)
         devices.configure(config)
         begun = time.monotonic()
         network = network_module.load(file)
@@ -361,7 +360,10 @@ def run_export(
             result["latencies"] = _latencies(
                 signatures[PIXELS], data.image_shape
             )
-            extra = unfinished / "assets.extra"
+            extra = unfinished / lineage.EXTRA
+            graph = unfinished / "saved_model.pb"
+            folder.record(extra, result=(graph.name, workdir.digest(graph)))
+            record = lineage.load(extra / lineage.FILE)
             workdir.write_atomically(
                 extra / LABELS,
                 "".join(
@@ -375,7 +377,7 @@ def run_export(
                 data=data,
                 evaluation=judged,
                 costs={name: result[name] for name in ("cost", "latencies")},
-                lineages=lineages,
+                lineages=list(record["ancestors"].values()),
                 requests=f"{len(requests)} requests of up to "
                 f"{_largest_batch(inputs)} training images",
             )
@@ -390,7 +392,7 @@ def run_export(
 def _judged(evaluation, file) -> model_card.Evaluation:
     """Returns an evaluation and the place in it of the network of a file."""
     folder = storage.path(evaluation)
-    identity = _read(
+    identity = workdir.read_record(
         folder / "identity.json",
         {"inputs": dict},
         format=workdir.IDENTITY_FORMAT,
@@ -406,23 +408,23 @@ def _judged(evaluation, file) -> model_card.Evaluation:
             f"networks, {folder}. Evaluate this one, or leave the evaluation "
             "out"
         )
-    result = _read(
+    result = workdir.read_record(
         folder / "result.json", _EVALUATION, format=workdir.RESULT_FORMAT
     )
     return model_card.Evaluation(result, int(networks[0].split("_")[1]))
 
 
-def _read(file, kinds, *, format) -> dict:
-    """Returns a record of a stage with fields of the kinds that are shown."""
-    record = workdir.read_json(file, format=format)
-    for name, kind in kinds.items():
-        if not isinstance(record.get(name), kind):
-            raise UsageError(
-                f"Expected {name} in {file}, a {kind.__name__}. Received: "
-                f"{registry.shorten(record.get(name))}. Remove the file and "
-                "run the stage that writes it"
-            )
-    return record
+def _check_accuracy(least, judged) -> None:
+    """Raises `UsageError` for networks that are not to be served."""
+    received = 0.0 if judged is None else judged.result["mean"]
+    if received < least:
+        raise UsageError(
+            "Expected a mean test accuracy of at least config.export."
+            f"least_accuracy={least}. Received: "
+            + ("no evaluation" if judged is None else f"{received:.4f}")
+            + ". Evaluate first, train longer, or give "
+            "--config.export.least_accuracy=0"
+        )
 
 
 def _check_channels(data) -> None:

@@ -22,6 +22,8 @@ from att_darts_tf.errors import UsageError
 from att_darts_tf.space import published, registry, search_space, trained
 
 SHIPPED = "att_darts_tf.configs"
+# Runs that a pipeline can compare its own with.
+BASELINES = ("random", "no_attention")
 _FILE = re.compile(r"(?P<file>.+\.py)(?::(?P<variant>.*))?")
 
 
@@ -79,6 +81,15 @@ def _one_of(choices: tuple) -> Rule:
             type(value) is type(choice) and value == choice
             for choice in choices
         ),
+    )
+
+
+def _several_of(choices: tuple) -> Rule:
+    return Rule(
+        f"any of {', '.join(choices)}, each at most once",
+        lambda value: isinstance(value, tuple)
+        and all(each in choices for each in value)
+        and len(set(value)) == len(value),
     )
 
 
@@ -323,6 +334,30 @@ SETTINGS: dict[str, Setting] = {
     "export.litert": Setting(
         "write NAME.tflite too, in float32, for LiteRT", _SWITCH
     ),
+    "export.least_accuracy": Setting(
+        "mean test accuracy below which nothing is exported",
+        _share(zero=True),
+    ),
+    "pipeline.baselines": Setting(
+        "runs to compare with: cells drawn at random, a search without "
+        "attention",
+        _several_of(BASELINES),
+    ),
+    "pipeline.targets": Setting(
+        "configurations whose images the selected cells are trained on too",
+        Rule(
+            "names of configurations",
+            lambda value: isinstance(value, tuple)
+            and all(isinstance(each, str) and each for each in value),
+        ),
+    ),
+    "pipeline.retries": Setting(
+        "how often a task that ends with an error is tried again",
+        Rule(
+            "an integer from 0 to 10",
+            lambda value: _is_integer(value) and 0 <= value <= 10,
+        ),
+    ),
     "repeats": Setting("trainings of the final network", _integer(1)),
     "hourly_price": Setting(
         "price of an hour of the device in the report; 0 for none",
@@ -470,6 +505,12 @@ def validate(config: ml_collections.ConfigDict) -> None:
             "config.engine.jit=true, since what XLA compiles is not promised "
             "to give the same bits. Received: true. Give "
             "--config.engine.deterministic=false"
+        )
+    if config.space.location in config.pipeline.baselines:
+        raise UsageError(
+            "Expected config.pipeline.baselines other than the run itself. "
+            f"Received: {config.space.location}, which is config.space."
+            "location. Leave it out"
         )
     _check_workers(config.beam)
     _check_devices(config)

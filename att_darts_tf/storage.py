@@ -294,6 +294,29 @@ def move_folder(folder: pathlib.Path, target: Path) -> None:
     shutil.rmtree(folder)
 
 
+def move(place: Path, target: Path) -> None:
+    """Gives a file or folder another name in the same file system.
+
+    On object stores that is a copy of every file.
+
+    Args:
+        place: Path of the file or folder.
+        target: Path that nothing has, in an existing folder.
+    """
+    if not is_remote(place):
+        os.replace(place, target)
+        return
+    files = [place]
+    if place.is_dir():
+        files = [file for file in place.rglob("*") if file.is_file()]
+    for file in files:
+        name = target / file.relative_to(place) if file != place else target
+        name.parent.mkdir(parents=True, exist_ok=True)
+        with _system_errors(file):
+            _gfile().rename(str(file), str(name))
+    remove(place)
+
+
 def copy_folder(folder: Path, target: pathlib.Path) -> None:
     """Copies a folder, if there is one, into one on this machine."""
     for parent, folders, names in walk(folder):

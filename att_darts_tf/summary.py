@@ -4,14 +4,19 @@ Plain functions from the stages' results to text; the pipeline prints the same
 lines as the command line.
 """
 
+import json
 import resource
 import shlex
 import sys
+import textwrap
 import time
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import ml_collections
 
-from att_darts_tf import durations, settings, storage
+from att_darts_tf import branches, durations, settings, storage
+from att_darts_tf.engine import lineage as lineage_module
 from att_darts_tf.engine import workdir
 from att_darts_tf.layout import Layout
 
@@ -36,10 +41,22 @@ def table(config: ml_collections.ConfigDict, folders: Layout) -> list[str]:
         ]
         rows.append(("Chosen", chosen["reason"]))
         rows.append(("Cells", folders.selected))
+    judged = result(folders.evaluation)
+    least = config.export.least_accuracy
+    served = judged["mean"] >= least
     rows += [
         ("Parameters", f"{result(folders.training(0))['parameters']:,}"),
-        *accuracies(result(folders.evaluation)),
-        *_models(config.export, folders),
+        *accuracies(judged),
+        *(
+            (branch.title.capitalize(), spread(result(place.evaluation)))
+            for branch in branches.of(config)
+            for place in [folders.branch(branch.name)]
+        ),
+        *(
+            _models(config.export, folders)
+            if served
+            else [("SavedModel", f"none, for less than {percent(least)}")]
+        ),
     ]
     # A network without cells has none.
     if result(folders.report)["drawings"]:
@@ -51,7 +68,7 @@ def table(config: ml_collections.ConfigDict, folders: Layout) -> list[str]:
         line,
         *(f"{name:{width}}  {value}" for name, value in rows),
         line,
-        *classify_command(folders),
+        *(classify_command(folders) if served else []),
     ]
 
 
@@ -126,6 +143,28 @@ def import_checkpoint(result: dict) -> list[str]:
     ]
 
 
+def lineage(record: Mapping[str, Any], *, changed: bool) -> Iterator[str]:
+    """Yields lines that tell of a record and of all before it.
+
+    Args:
+        record: As `lineage.load` returns it.
+        changed: Boolean. Whether the result is no longer the one it tells of.
+    """
+    if changed:
+        yield (
+            f"Changed since: {record['result']['file']} is not the file that "
+            "this record tells of"
+        )
+    stages = {
+        key: each["stage"] for key, each in record["ancestors"].items()
+    }
+    yield from _of_stage(record, stages)
+    # Those that were read last were made last.
+    for ancestor in reversed(record["ancestors"].values()):
+        yield ""
+        yield from _of_stage(ancestor, stages)
+
+
 def used(stage: str, begun: float) -> str:
     """Returns a line of the time and the memory that a stage took.
 
@@ -190,3 +229,45 @@ def _candidate(candidate: dict) -> str:
         f"{candidate['validation_images']:,} held-out images, "
         f"{candidate['parameters']:,} parameters"
     )
+
+
+def _of_stage(record, stages):
+    made_from, result = record["made_from"], record["result"]
+    machine, packages = record["machine"], record["packages"]
+    told = {
+        result["file"]: result["sha256"],
+        "ended": f"{record['ended']}, after "
+        + durations.duration(record["seconds"])
+        + (" since it was resumed" if record["resumed"] else ""),
+        "machine": f"Python {machine.get('python')} on "
+        f"{machine.get('system')}, {machine.get('device')}",
+        "packages": ", ".join(map(" ".join, packages.items())),
+        "code": made_from.get("code"),
+        "images": lineage_module.images_of(record),
+        "seed": made_from.get("seed"),
+        "reads": ", ".join(
+            f"{stages[key]} {key[:16]}" for key in record["reads"]
+        ),
+        **{
+            name: digest
+            for name, digest in made_from.get("inputs", {}).items()
+            # Those are what it reads, above.
+            if not name.startswith("lineage_")
+        },
+        "settings": " ".join(
+            f"{name}={json.dumps(value)}"
+            for name, value in settings.flatten(made_from.get("config", {}))
+        ),
+    }
+    width = 14
+    yield record["stage"]
+    for name, value in told.items():
+        if value not in (None, ""):
+            yield from textwrap.wrap(
+                str(value),
+                width=79,
+                initial_indent=f"  {name} ".ljust(width),
+                subsequent_indent=" " * width,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )

@@ -168,6 +168,23 @@ def export():
         "version": 1,
         # Write NAME.tflite too, in float32, for LiteRT.
         "litert": False,
+        # Mean test accuracy below which nothing is exported, as 0.95.
+        "least_accuracy": 0.0,
+    })
+
+
+def pipeline():
+    """What the stage `pipeline` does beside the stages of one run."""
+    return ml_collections.ConfigDict({
+        # Runs to compare with, by the same recipe and on the same images:
+        # "random", cells drawn at random, as many as there are searches, and
+        # "no_attention", searches of that space.
+        "baselines": (),
+        # Configurations whose images the selected cells are trained on too,
+        # by their recipes, as "cifar:cifar100".
+        "targets": (),
+        # How often a task that ends with an error is tried again.
+        "retries": 0,
     })
 
 
@@ -187,6 +204,7 @@ def get_config(variant=""):
         "selection": training(epochs=100),
         "network": training(epochs=600),
         "export": export(),
+        "pipeline": pipeline(),
         # Published results are the mean of several trainings.
         "repeats": 1,
         # Of the device, in any currency: the report multiplies it with the

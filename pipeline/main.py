@@ -4,19 +4,24 @@ import contextlib
 import io
 import json
 import logging
-import pkgutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import ml_collections
 from kfp import local
 
-import att_darts_tf
-from att_darts_tf import settings, storage, summary
-from att_darts_tf.engine import workdir
+from att_darts_tf import (
+    branches,
+    layout,
+    settings,
+    stages,
+    storage,
+    summary,
+)
+from att_darts_tf.engine import stage_folder, workdir
 from att_darts_tf.errors import UsageError
 from att_darts_tf.layout import Layout
-from att_darts_tf.pipeline import console, pipeline, supervision
+from att_darts_tf.pipeline import cache, console, pipeline, supervision
 
 # The local runner puts the interpreter's path wherever an argument says so.
 _REPLACED = "python3"
@@ -34,23 +39,35 @@ def run_pipeline(
     Returns:
         The lines of the table of results.
     """
-    text = json.dumps(workdir.plain(config), sort_keys=True)
-    refuse_replaced_text(text, folders)
-    code, given = code_digest(), settings.given_cells(config)
-    if given and storage.path(given).exists():
-        # The cache would not see that another file has its name.
-        code = f"{code}-{workdir.digest(given)}"
-    define = pipeline.define(code=code, search_cells=not given)
-    with supervision.supervise(folders.pipeline), _logged(folders):
+    runs = {
+        branch: branch.config(config)
+        for branch in (branches.MAIN, *branches.of(config))
+    }
+    refuse_replaced_text(runs.values(), folders)
+    define = pipeline.define(runs, code=code_digests(config))
+    with contextlib.ExitStack() as stack:
+        for branch, own in runs.items():
+            if branch == branches.MAIN:
+                continue
+            # Its folder is a work directory too, for any stage's command.
+            claimed = layout.claim(
+                str(folders.branch(branch.name).root),
+                own,
+                replace=stage_folder.replaces_stale(),
+            )
+            stack.enter_context(claimed)
+        stack.enter_context(supervision.supervise(folders.pipeline))
+        stack.enter_context(_logged(folders))
+        cache.forget_changed(folders.pipeline)
         local.init(
             local.SubprocessRunner(use_venv=False),
             pipeline_root=str(folders.pipeline),
             workspace_root=str(folders.pipeline / "workspace"),
             enable_caching=True,
+            cache_root=str(folders.pipeline / cache.FOLDER),
         )
         try:
             define(
-                config=text,
                 workdir=str(folders.root),
                 seeds=list(config.search.seeds),
                 repeats=list(range(config.repeats)),
@@ -63,18 +80,26 @@ def run_pipeline(
     return summary.table(config, folders)
 
 
-def code_digest() -> str:
-    """Returns a digest of all of the library's sources.
+def code_digests(config: ml_collections.ConfigDict) -> dict[str, str]:
+    """Returns digests of what each stage stands on, by the stage's name.
 
-    Each stage holds its own folder to the part that it stands on, so a task
-    that runs again without need returns at once.
+    Args:
+        config: The resolved configuration, which may name the cells. The cache
+            would not see that another file has their name.
     """
-    return workdir.code_fingerprint(
-        *(module.name for module in pkgutil.iter_modules(att_darts_tf.__path__))
-    )
+    digests = {
+        name: workdir.code_fingerprint(*stage.code)
+        for name, stage in stages.STAGES.items()
+    }
+    given = settings.given_cells(config)
+    if given and storage.is_file(given):
+        digests["train"] += f"-{workdir.digest(given)}"
+    return digests
 
 
-def refuse_replaced_text(config: str, folders: Layout) -> None:
+def refuse_replaced_text(
+    configs: Iterable[ml_collections.ConfigDict], folders: Layout
+) -> None:
     """Raises `UsageError` for an argument that the runner would garble."""
     if _REPLACED in str(folders.root):
         raise UsageError(
@@ -82,7 +107,10 @@ def refuse_replaced_text(config: str, folders: Layout) -> None:
             "local runner replaces it. Received: "
             f"{folders.root}. Choose another"
         )
-    if _REPLACED in config:
+    for each in configs:
+        config = json.dumps(workdir.plain(each))
+        if _REPLACED not in config:
+            continue
         raise UsageError(
             f"Expected a configuration without {_REPLACED!r} in any name or "
             "path: the local runner replaces it. Received: "

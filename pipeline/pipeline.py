@@ -1,13 +1,18 @@
 """The pipeline's one definition, for this machine and for others."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 
+import ml_collections
 from kfp import dsl
 
+from att_darts_tf import branches, settings, stages
+from att_darts_tf.engine import workdir
 from att_darts_tf.pipeline.components.evaluate import evaluate
 from att_darts_tf.pipeline.components.export import export
 from att_darts_tf.pipeline.components.prepare import prepare
 from att_darts_tf.pipeline.components.report import report
+from att_darts_tf.pipeline.components.sample import sample
 from att_darts_tf.pipeline.components.search import search
 from att_darts_tf.pipeline.components.select import select
 from att_darts_tf.pipeline.components.train import train
@@ -16,69 +21,131 @@ NAME = "att-darts"
 CODE_VARIABLE = "ATT_DARTS_CODE"
 
 
-def define(*, code: str, search_cells: bool = True) -> Callable:
+def define(
+    runs: Mapping[branches.Branch, ml_collections.ConfigDict],
+    *,
+    code: Mapping[str, str],
+) -> Callable:
     """Returns the pipeline.
 
-    Args:
-        code: String. A digest of the library: the cache sees a component's own
-            source only, so every task carries it as an environment variable.
-        search_cells: Boolean. Without it the pipeline trains the cells that
-            the configuration names.
-    """
+    Each task is given the settings that its result depends on and no others,
+    and a digest of the code that it stands on: both are in the key of its
+    cache, which sees nothing else of the configuration and a component's own
+    source only.
 
-    def task(component, **inputs):
+    Args:
+        runs: The configurations of the run itself and of those that it is
+            compared with.
+        code: Digests by the stage's name.
+    """
+    main = branches.MAIN
+    options = runs[main].pipeline
+    least = runs[main].export.least_accuracy
+    # Else they are given.
+    searches = not settings.given_cells(runs[main])
+
+    def task(component, branch, workdir_, **inputs):
+        stage = component.name
+        read = stages.settings_of(stage, workdir.plain(runs[branch]))
+        made = component(
+            config=json.dumps(read, sort_keys=True),
+            workdir=workdir_,
+            branch=branch.name,
+            **inputs,
+        )
+        made.set_env_variable(CODE_VARIABLE, code[stage])
         # Locally a progress display is lines, and they must not wait.
-        return (
-            component(**inputs)
-            .set_env_variable(CODE_VARIABLE, code)
-            .set_env_variable("PYTHONUNBUFFERED", "1")
+        made.set_env_variable("PYTHONUNBUFFERED", "1")
+        if options.retries:
+            made.set_retry(num_retries=options.retries)
+        return made
+
+    def prepared(branch, root):
+        # The cache cannot see whether the images have changed; it can.
+        made = task(prepare, branch, root).set_caching_options(False)
+        return {"records": made.outputs["records"]}
+
+    def chosen(branch, root, images, seeds):
+        """Returns the cells that a search, or a draw, and a selection give."""
+        # Two searches on one machine gain nothing.
+        with dsl.ParallelFor(seeds, parallelism=1) as seed:
+            if branch.is_random:
+                found = task(sample, branch, root, seed=seed)
+            else:
+                found = task(search, branch, root, seed=seed, **images)
+        made = task(
+            select,
+            branch,
+            root,
+            candidates=dsl.Collected(found.outputs["cells"]),
+            **images,
+        )
+        return {"cells": made.outputs["cells"]}
+
+    def judged(branch, root, images, cells, repeats):
+        """Returns the evaluation of trained networks."""
+        with dsl.ParallelFor(repeats, parallelism=1) as repeat:
+            trained = task(
+                train, branch, root, repeat=repeat, **images, **cells
+            )
+        return task(
+            evaluate,
+            branch,
+            root,
+            networks=dsl.Collected(trained.outputs["network"]),
+            **images,
         )
 
     @dsl.pipeline(name=NAME)
-    def att_darts(config: str, workdir: str, seeds: list, repeats: list):
+    def att_darts(workdir: str, seeds: list, repeats: list):
         """Searches, selects, trains, judges, exports and reports.
 
         Args:
-            config: The resolved configuration as JSON.
             workdir: Stable folder of the run.
             seeds: One search each.
             repeats: One training each.
         """
-        run = {"config": config, "workdir": workdir}
-        # The cache cannot see whether the images have changed; it can.
-        prepared = task(prepare, **run).set_caching_options(False)
-        images = {"records": prepared.outputs["records"]}
-        cells = {}
-        if search_cells:
-            # Two searches on one machine gain nothing.
-            with dsl.ParallelFor(seeds, parallelism=1) as seed:
-                found = task(search, **run, **images, seed=seed)
-            chosen = task(
-                select,
-                **run,
+        images = prepared(main, workdir)
+        cells = chosen(main, workdir, images, seeds) if searches else {}
+        evaluated = judged(main, workdir, images, cells, repeats)
+        others = []
+        for branch in runs:
+            if branch == main:
+                continue
+            if branch.is_target:
+                own = prepared(branch, workdir)
+                given = cells
+            else:
+                own = images
+                given = chosen(branch, workdir, own, seeds)
+            others.append(judged(branch, workdir, own, given, repeats))
+
+        def exported():
+            return task(
+                export,
+                main,
+                workdir,
+                network=evaluated.outputs["served"],
+                evaluation=evaluated.outputs["metrics"],
                 **images,
-                candidates=dsl.Collected(found.outputs["cells"]),
             )
-            cells = {"cells": chosen.outputs["cells"]}
-        with dsl.ParallelFor(repeats, parallelism=1) as repeat:
-            trained = task(train, **run, **images, **cells, repeat=repeat)
-        network = trained.outputs["network"]
-        # A `Collected` each: the compiler changes the one it has used.
-        judged = task(
-            evaluate, **run, **images, networks=dsl.Collected(network)
-        )
-        exported = task(
-            export,
-            **run,
-            **images,
-            networks=dsl.Collected(network),
-            evaluation=judged.outputs["metrics"],
-        )
-        task(
-            report,
-            **run,
-            evaluation=judged.outputs["metrics"],
-            model=exported.outputs["model"],
-        )
+
+        def reported(after):
+            # It shows what no input names; it sees whether that has changed.
+            made = task(
+                report,
+                main,
+                workdir,
+                evaluation=evaluated.outputs["metrics"],
+            ).set_caching_options(False)
+            return made.after(*after, *others)
+
+        if not least:
+            reported([exported()])
+            return
+        with dsl.If(evaluated.outputs["accuracy"] >= least, "accurate"):
+            reported([exported()])
+        with dsl.Else("not-accurate"):
+            reported([])
 
     return att_darts

@@ -16,10 +16,13 @@ from att_darts_tf.engine import preemption, workdir
 from att_darts_tf.errors import UsageError
 from att_darts_tf.pipeline import supervision
 
+# What metadata of an output say of it.
+CONTENT, SHA256 = "content", "sha256"
+
 
 @contextlib.contextmanager
 def begin(
-    config: str, root: str
+    config: str, root: str, branch: str
 ) -> Iterator[tuple[ml_collections.ConfigDict, layout.Layout]]:
     """Gives a component its configuration and folders.
 
@@ -29,16 +32,18 @@ def begin(
     same end at once.
 
     Args:
-        config: String. The resolved configuration as JSON.
+        config: String. The settings that the component reads as JSON.
         root: String. Path of the work directory.
+        branch: String. Folder in it of a run that it is compared with.
     """
     begun = time.monotonic()
     # Control-C reaches every process of a terminal; the first one decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    folders = layout.Layout(pathlib.Path(root))
+    whole = layout.Layout(pathlib.Path(root))
+    folders = whole.branch(branch)
     with preemption.watching():
-        supervision.end_with_supervisor(folders.pipeline)
-        if supervision.mistake(folders.pipeline) is not None:
+        supervision.end_with_supervisor(whole.pipeline)
+        if supervision.mistake(whole.pipeline) is not None:
             raise SystemExit(2)
         startup.load_tensorflow()
         try:
@@ -46,12 +51,15 @@ def begin(
                 yield settings.from_plain(json.loads(config)), folders
             print(summary.used("the task", begun), flush=True)
         except UsageError as error:
-            supervision.hand_over(error, folders.pipeline)
+            supervision.hand_over(error, whole.pipeline)
             raise SystemExit(2) from error
 
 
 def publish(
-    artifact: dsl.Artifact, path: os.PathLike, *, content: os.PathLike
+    artifact: dsl.Artifact,
+    path: os.PathLike,
+    *,
+    content: os.PathLike | None = None,
 ) -> None:
     """Points an output at a stable file or folder of the work directory.
 
@@ -61,10 +69,12 @@ def publish(
         artifact: The output.
         path: What the consumers of the artifact are given.
         content: The file or folder whose digest stands for it, in the keys of
-            the cache too.
+            the cache too; the whole of it if not given.
     """
     artifact.path = str(path)
-    artifact.metadata["sha256"] = workdir.digest(content)
+    content = path if content is None else content
+    artifact.metadata[CONTENT] = str(content)
+    artifact.metadata[SHA256] = workdir.digest(content)
 
 
 def log(
@@ -78,6 +88,13 @@ def log(
         file: Path of that file.
         values: Mapping of names to figures.
     """
-    metrics.path = str(file)
+    publish(metrics, file)
     for name, value in values.items():
         metrics.log_metric(name, value)
+
+
+def write(path: os.PathLike, number: float) -> None:
+    """Writes an output that is a number."""
+    # Not made for it, unlike the folders of artifacts.
+    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    pathlib.Path(path).write_text(repr(number))

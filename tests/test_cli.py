@@ -6,6 +6,7 @@ import errno
 import fcntl
 import importlib
 import io
+import json
 import os
 import pathlib
 import re
@@ -21,7 +22,7 @@ import pytest
 from att_darts_tf import __main__ as command_line
 from att_darts_tf import settings
 from att_darts_tf.configs import base
-from att_darts_tf.engine import preemption, workdir
+from att_darts_tf.engine import lineage, preemption, stage_folder, workdir
 from att_darts_tf.errors import UsageError
 from att_darts_tf.network.network import Network
 
@@ -89,7 +90,7 @@ class TestHelp:
     def test_stage_lists_the_settings_that_it_heeds(self, stage):
         outcome = run(stage, "--help")
         assert outcome.status == 0
-        sections = command_line.STAGES[stage].sections
+        sections = command_line.STAGES[stage].settings
         for name in settings.SETTINGS:
             heeded = name in sections or name.split(".")[0] in sections
             assert (f"--config.{name}=" in outcome.output) == heeded
@@ -706,6 +707,88 @@ class TestRuns:
             run("search", "--config=demo", f"--workdir={folder}")
 
 
+class TestReplace:
+    @pytest.fixture
+    def begun(self, folder, searched):
+        """A work directory in which a search has begun."""
+        command = ("search", "--config=demo", f"--workdir={folder}")
+        assert run(*command).status == 0
+        (folder / "search").mkdir()
+        return command
+
+    def test_lets_any_setting_change(self, begun, searched, folder):
+        changed = (*begun, "--config.search.epochs=7")
+        assert_refused(run(*changed), "config.search.epochs=2", "--replace")
+        assert run(*changed, "--replace").status == 0
+        assert searched[-1].search.epochs == 7
+        # It is the work directory's from now on.
+        assert run(*changed).status == 0
+        assert_refused(run(*begun), "config.search.epochs=7")
+
+    def test_reaches_the_stages_and_ends_with_the_command(
+        self, folder, monkeypatch
+    ):
+        seen = []
+        stage = dataclasses.replace(
+            command_line.STAGES["search"],
+            run=lambda *_: seen.append(stage_folder.replaces_stale()) or [],
+        )
+        monkeypatch.setitem(command_line.STAGES, "search", stage)
+        command = ("search", "--config=demo", f"--workdir={folder}")
+        for options in (("--replace",), ()):
+            assert run(*command, *options).status == 0
+        assert seen == [True, False]
+
+
+class TestLineage:
+    @pytest.fixture
+    def training(self, tmp_path):
+        search = tmp_path / "search"
+        for name, folder, reads in (
+            ("search", search, ()),
+            ("train", tmp_path / "training", (search,)),
+        ):
+            with stage_folder.StageFolder(
+                folder,
+                stage=name,
+                identity={"seed": 3, "config": {name: {"epochs": 5}}},
+                reads=reads,
+            ) as held:
+                held.finish({})
+        return tmp_path / "training"
+
+    def test_tells_of_a_result_and_of_all_before_it(self, training):
+        outcome = run("lineage", str(training / "result.json"))
+        assert outcome.status == 0
+        lines = outcome.output.splitlines()
+        digest = workdir.digest(training / "result.json")
+        assert lines[:2] == ["train", f"  result.json {digest}"]
+        assert "  settings    train.epochs=5" in lines
+        assert "search" in lines
+        assert "  settings    search.epochs=5" in lines
+        assert lines.count("  seed        3") == 2
+        assert max(map(len, lines)) <= 79
+
+    def test_prints_the_record_itself(self, training):
+        outcome = run("lineage", str(training), "--json")
+        record = lineage.load(training / "lineage.json")
+        assert json.loads(outcome.output) == record
+
+    def test_says_that_a_result_has_changed(self, training):
+        (training / "result.json").write_text("{}")
+        lines = run("lineage", str(training)).output.splitlines()
+        assert lines[0].startswith("Changed since: result.json")
+
+    def test_of_nothing_is_refused(self, training):
+        assert_refused(run("lineage"), "one name", "--help")
+        assert_refused(
+            run("lineage", str(training / "nothing")), "does not exist"
+        )
+        assert_refused(
+            run("lineage", str(training.parent)), f"Name one of {training}"[:20]
+        )
+
+
 class TestPrepare:
     """The one stage that is quick enough to run whole."""
 
@@ -719,11 +802,11 @@ class TestPrepare:
             assert result.returncode == 0, result.stderr
             assert "training and" in result.stdout
             assert result.stderr == ""
-        lineage = workdir.read_json(
-            tmp_path / "run" / "data" / "lineage.json", format=1
-        )
-        assert lineage["stage"] == "prepare"
-        assert lineage["packages"]["tensorflow"]
+        record = lineage.load(tmp_path / "run" / "data" / "lineage.json")
+        assert record["stage"] == "prepare"
+        assert record["packages"]["tensorflow"]
+        assert record["made_from"]["data"]
+        assert 0 < record["seconds"] < 100
 
     def test_unknown_data_set_is_one_line(self, folder):
         result = subprocess.run(

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tensorflow.python.framework import config as framework_config
 
 from att_darts_tf import __main__ as main
-from att_darts_tf import layout, lineage, serving, settings, summary
+from att_darts_tf import layout, serving, settings, summary
 from att_darts_tf.data import prepared, preprocess
 from att_darts_tf.data import run as data_run
 from att_darts_tf.engine import callbacks, devices, training
@@ -111,8 +111,10 @@ BESIDE = {
 }
 # What takes a process of its own, see tests/engine/test_devices.py; what
 # TensorFlow Datasets alone reads, see tests/data/test_datasets.py; what changes
-# no image, see tests/data/test_beam.py and test_run.py; and what the report
-# reads, see tests/test_report.py.
+# no image, see tests/data/test_beam.py and test_run.py; what the report
+# reads, see tests/test_report.py; what refuses an export, see
+# tests/test_serving.py; and which tasks there are, see
+# tests/pipeline/test_pipeline.py.
 ELSEWHERE = {
     "beam.runner",
     "beam.mode",
@@ -122,7 +124,11 @@ ELSEWHERE = {
     "engine.strategy",
     "engine.replicas",
     "data.data_dir",
+    "export.least_accuracy",
     "hourly_price",
+    "pipeline.baselines",
+    "pipeline.retries",
+    "pipeline.targets",
 }
 
 
@@ -278,7 +284,6 @@ def of_stages(config, root, tmp_path, monkeypatch):
     folders = layout.Layout(tmp_path)
     monkeypatch.setattr(network_run, "run_training", record)
     monkeypatch.setattr(search_run, "run_search", record)
-    monkeypatch.setattr(lineage, "record", lambda *a, **k: None)
     monkeypatch.setattr(summary, "search", lambda *a: [])
     monkeypatch.setattr(summary, "train", lambda *a: [])
     for file in (folders.dataset, folders.selection / "result.json"):

@@ -16,7 +16,7 @@ from att_darts_tf import __main__ as program
 from att_darts_tf import layout, storage
 from att_darts_tf.configs import base
 from att_darts_tf.data import prepared
-from att_darts_tf.engine import ownership, workdir
+from att_darts_tf.engine import ownership, stage_folder, workdir
 from att_darts_tf.errors import UsageError
 from att_darts_tf.space import published
 
@@ -292,7 +292,9 @@ def test_process_whose_claim_went_is_interrupted(monkeypatch, capsys):
 
 def test_result_is_json_that_can_be_read_there(tmp_path):
     for folder in (tmp_path, storage.path("ram://stage")):
-        with workdir.StageFolder(folder / "a", identity={}) as stage:
+        with stage_folder.StageFolder(
+            folder / "a", stage="search", identity={}
+        ) as stage:
             stage.finish({"accuracy": 0.5})
         text = (folder / "a" / "result.json").read_text()
         assert json.loads(text) == {"format": 1, "accuracy": 0.5}

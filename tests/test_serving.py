@@ -2,6 +2,7 @@ import base64
 import concurrent.futures
 import contextlib
 import json
+import math
 import pathlib
 import re
 import shlex
@@ -20,10 +21,10 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from att_darts_tf import lineage, litert, model_card, serving, warm_up
+from att_darts_tf import litert, model_card, serving, warm_up
 from att_darts_tf.data import augment, prepared
 from att_darts_tf.data import images as images_module
-from att_darts_tf.engine import optimizers, workdir
+from att_darts_tf.engine import lineage, optimizers, stage_folder, workdir
 from att_darts_tf.errors import UsageError
 from att_darts_tf.network import cost, evaluate
 from att_darts_tf.network.network import Network, save
@@ -403,7 +404,7 @@ def test_result_describes_the_export(exported, network):
         assert 0 < times["least"] <= times["median"] <= times["most"]
     assert {path.name for path in folder.iterdir()} == {
         *(NAME, f"{NAME}.tflite", "classify.py"),
-        *("result.json", "identity.json", ".lock"),
+        *("result.json", "identity.json", "lineage.json", ".lock"),
     }
 
 
@@ -424,6 +425,46 @@ def test_a_second_call_returns_at_once(
     # A card with other figures would be another export.
     with pytest.raises(UsageError, match="inputs.evaluation="):
         export(data_dir, training, folder, litert=True, **NAMED)
+
+
+class TestLineage:
+    def test_of_a_copied_model_tells_what_it_was_exported_from(
+        self, exported, saved, tmp_path
+    ):
+        copy = shutil.copytree(saved, tmp_path / "elsewhere")
+        file = lineage.find(copy)
+        record = lineage.load(file)
+        assert record["stage"] == "export"
+        assert lineage.fits(file, record)
+        network = exported[0] / "result.json"
+        beside = lineage.load(exported[0] / "lineage.json")
+        assert beside["result"]["sha256"] == workdir.digest(network)
+        assert record["made_from"] == beside["made_from"]
+        assert record["made_from"]["inputs"]["model"]
+
+    def test_of_another_graph_is_noticed(self, saved, tmp_path):
+        copy = shutil.copytree(saved, tmp_path / "elsewhere")
+        graph = copy / "saved_model.pb"
+        graph.write_bytes(graph.read_bytes() + b"\0")
+        file = lineage.find(graph)
+        assert not lineage.fits(file, lineage.load(file))
+
+
+class TestLeastAccuracy:
+    def test_without_an_evaluation_is_refused(
+        self, data_dir, training, tmp_path
+    ):
+        with pytest.raises(UsageError, match="=0.25. Received: no evaluation"):
+            export(data_dir, training, tmp_path, least_accuracy=0.25)
+        assert not (tmp_path / "att_darts").exists()
+
+    def test_is_that_of_the_mean(self, evaluation):
+        mean = json.loads((evaluation / "result.json").read_text())["mean"]
+        judged = model_card.Evaluation({"mean": mean}, 0)
+        serving._check_accuracy(mean, judged)
+        with pytest.raises(UsageError, match=f"Received: {mean:.4f}"):
+            serving._check_accuracy(math.nextafter(mean, 1), judged)
+        serving._check_accuracy(0.0, None)
 
 
 def test_a_model_that_differs_is_kept_back_and_then_done_again(
@@ -511,6 +552,7 @@ def test_the_folder_is_one_that_a_server_takes(saved):
             "variables/variables.data-00000-of-00001",
             "assets.extra/tf_serving_warmup_requests",
             "assets.extra/labels.txt",
+            "assets.extra/lineage.json",
             "assets.extra/model_card.md",
         )
     }
@@ -778,30 +820,32 @@ class TestModelCard:
             f"{cost.multiply_adds(network):,} multiply-adds",
             "4 requests of up to 8 training images",
             "Apache License 2.0",
-            "No stage before has left a record",
+            "| prepare | `",
+            "| evaluate | `",
         ):
             assert text in card, text
         for times in exported[1]["latencies"]:
             assert f"Batch of {times['batch']}: {times['median']:,.1f}" in card
+
+    def test_without_records_says_so(self):
+        assert "No stage before has left a record" in model_card._lineage([])[0]
 
     def test_shows_the_lineage_but_no_path_of_this_machine(
         self, data_dir, training, tmp_path
     ):
         data = shutil.copytree(data_dir, tmp_path / "data")
         folder = shutil.copytree(training, tmp_path / "training")
-        workdir.write_json(
-            folder / "identity.json",
-            {
-                "config": {"network": {"cell": "/home/somebody/cells.json"}},
-                "data": {"digest": 4 * "0123456789abcdef"},
-                "seed": 271828,
-                "code": 4 * "fedcba9876543210",
-            },
-            format=workdir.IDENTITY_FORMAT,
-        )
         (folder / "result.json").write_text("{}")
-        lineage.record(folder, stage="train")
-        lineage.record_data(data)
+        made_from = {
+            "config": {"network": {"cell": "/home/somebody/cells.json"}},
+            "data": {"digest": 4 * "0123456789abcdef"},
+            "seed": 271828,
+            "code": 4 * "fedcba9876543210",
+        }
+        with stage_folder.StageFolder(
+            folder, stage="train", identity=made_from, reads=[data]
+        ) as held:
+            held.finish({})
         result = export(data, folder, tmp_path / "export")
         file = pathlib.Path(result["model"], "assets.extra", "model_card.md")
         text = file.read_text()
@@ -819,27 +863,13 @@ class TestModelCard:
         # It is among what the export was made from.
         record = folder / "lineage.json"
         record.write_text(record.read_text().replace("271828", "314159"))
-        with pytest.raises(UsageError, match="inputs.lineage_train="):
+        with pytest.raises(UsageError, match="inputs.lineage_model="):
             export(data, folder, tmp_path / "export")
 
     def test_somebody_elses_text_is_no_markup(self):
         assert model_card.plain("a_b<script>|[x](y)`\n# d") == (
             r"a\_b\<script\>\|\[x\](y)\`\\n# d"
         )
-
-    @pytest.mark.parametrize(
-        ("right", "count", "expected"),
-        [
-            # Newcombe, 1998, table I, the score method without correction.
-            (81, 263, (0.2553, 0.3662)),
-            (15, 148, (0.0624, 0.1605)),
-            (0, 20, (0.0, 0.1611)),
-            (1, 29, (0.0061, 0.1718)),
-        ],
-    )
-    def test_interval_is_that_of_wilson(self, right, count, expected):
-        received = model_card.interval_95(right / count, count)
-        assert received == pytest.approx(expected, abs=5e-5)
 
     def test_its_command_sends_a_request_of_the_signature(
         self, card, saved, images, tmp_path
@@ -917,7 +947,12 @@ def test_another_export_of_the_same_has_the_same_bytes(
     # process has the same, but for the number in the fingerprint.
     names -= {
         f"{NAME}/{VERSION}/{name}"
-        for name in ("fingerprint.pb", "saved_model.pb")
+        for name in (
+            "fingerprint.pb",
+            "saved_model.pb",
+            # It tells when, in what time and of which graph.
+            "assets.extra/lineage.json",
+        )
     }
     for name in sorted(names):
         contents = [(root / name).read_bytes() for root in (first, tmp_path)]
@@ -953,5 +988,5 @@ def test_a_damaged_evaluation_is_named(
     record = json.loads(path.read_text())
     record[field] = 3
     path.write_text(json.dumps(record))
-    with pytest.raises(UsageError, match=f"Expected {field} in .*{file}.json"):
+    with pytest.raises(UsageError, match=f"`{field}` of .*{file}.json"):
         export(data_dir, training, tmp_path / "export", other)

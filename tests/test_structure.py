@@ -19,7 +19,7 @@ HOMES = {
     LIBRARY: ROOT / LIBRARY,
 }
 
-FOUNDATIONS = {"durations", "errors", "memory", "storage"}
+FOUNDATIONS = {"durations", "errors", "memory", "stages", "storage"}
 MIDDLE = {"data", "space", "engine"} | FOUNDATIONS
 # What a package or module may import of the project, itself aside.
 ALLOWED = {
@@ -28,41 +28,42 @@ ALLOWED = {
     "durations": set(),
     "errors": set(),
     "memory": {"errors"},
+    "stages": set(),
     "startup": set(),
     "storage": {"startup"},
     "configs": set(),
-    "data": FOUNDATIONS,
+    "data": FOUNDATIONS | {"engine"},
     "space": FOUNDATIONS,
     "engine": FOUNDATIONS,
     "search": MIDDLE,
     "network": MIDDLE,
     "released": MIDDLE | {"network", "search"},
     "litert": {"errors"},
-    "model_card": {"", "data", "network"},
+    "model_card": {"", "data", "engine", "network"},
     "warm_up": set(),
     "serving": MIDDLE | {"litert", "model_card", "network", "warm_up"},
-    "report": MIDDLE | {"network", "settings"},
+    "report": MIDDLE | {"branches", "network", "settings"},
     "settings": FOUNDATIONS | {"space"},
+    "branches": {"errors", "settings"},
     "layout": FOUNDATIONS | {"engine", "settings"},
-    "lineage": FOUNDATIONS | {"engine"},
     "doctor": {
         "engine",
-        "lineage",
         "memory",
         "search",
         "settings",
         "startup",
     },
-    "summary": FOUNDATIONS | {"engine", "layout", "settings"},
+    "summary": FOUNDATIONS | {"branches", "engine", "layout", "settings"},
 }
 RUNNERS = set(ALLOWED) - {"configs"}
 ALLOWED["pipeline"] = RUNNERS
 ALLOWED["__main__"] = RUNNERS | {"pipeline"}
 # Imported by `--help` and by every refusal.
 LIGHT = (
+    "branches",
     "settings",
     "layout",
-    "lineage",
+    "stages",
     "startup",
     "storage",
     "summary",

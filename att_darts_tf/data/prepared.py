@@ -203,7 +203,7 @@ def load(data_dir: str | os.PathLike) -> PreparedData:
         class_names=tuple(description["class_names"]),
         mean=tuple(description["mean"]),
         std=tuple(description["std"]),
-        digest=_digest_of(description),
+        digest=digest_of(description),
         encoded=all("index" in s for s in description["splits"].values()),
         _splits=description["splits"],
     )
@@ -309,7 +309,8 @@ def _is_file(value) -> bool:
     )
 
 
-def _digest_of(description) -> str:
+def digest_of(description: dict[str, Any]) -> str:
+    """Returns the digest of the images that `dataset.json` describes."""
     content = {
         name: value for name, value in description.items() if name != "source"
     }

@@ -11,6 +11,7 @@ import logging as python_logging
 import os
 import pathlib
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,6 +28,7 @@ from att_darts_tf.data import (
     shards,
     statistics,
 )
+from att_darts_tf.engine import lineage
 from att_darts_tf.errors import UsageError
 
 # What decides the prepared images; the rest of `config.data` is augmentation.
@@ -64,13 +66,22 @@ def run_prepare(
     Args:
         config: `ConfigDict` with the sections `data` and `beam`.
         output_dir: Folder for the record files, `report.html` and
-            `dataset.json`, which is written last. One process at a time may
-            write there.
+            `dataset.json`, which is written last but for its record. One
+            process at a time may write there.
 
     Returns:
         The content of `dataset.json`.
     """
+    begun = time.monotonic()
     folder = storage.path(output_dir)
+    description = _prepare(config, folder)
+    lineage.write_of_images(
+        folder, digest=prepared.digest_of(description), begun=begun
+    )
+    return description
+
+
+def _prepare(config, folder) -> dict[str, Any]:
     source = datasets.open_source(config.data)
     asked = {
         **{name: _plain(config.data[name]) for name in DECISIVE},

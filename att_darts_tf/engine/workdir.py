@@ -1,8 +1,4 @@
-"""Folders of stages: one owner at a time, one identity, atomic files.
-
-Stages talk through files. A file is either absent or whole, and a folder says
-which configuration, code and inputs its files come from.
-"""
+"""Files of a run: absent or whole, and known by what they hold."""
 
 import contextlib
 import errno
@@ -10,17 +6,15 @@ import hashlib
 import json
 import os
 import pathlib
-import tempfile
+import reprlib
+import sys
 from collections.abc import Mapping
 
 from att_darts_tf import storage
-from att_darts_tf.engine import cluster, ownership
 from att_darts_tf.errors import UsageError
 
 IDENTITY_FORMAT = 1
 RESULT_FORMAT = 1
-# What begins the names in a folder that a stage has not written to yet.
-_OWN = (ownership.LOCK, "identity.json")
 _PACKAGE = pathlib.Path(__file__).resolve().parent.parent
 
 
@@ -96,8 +90,13 @@ def open_itself(path, flags):
 
 def write_json(path, payload, *, format):
     """Writes a dictionary as JSON with a format number, atomically."""
+    write_atomically(path, as_json(payload, format=format))
+
+
+def as_json(payload, *, format):
+    """Returns what `write_json` writes."""
     text = json.dumps({"format": format, **payload}, indent=2, allow_nan=False)
-    write_atomically(path, text + "\n")
+    return f"{text}\n"
 
 
 def read_json(path, *, format):
@@ -137,6 +136,64 @@ def read_json(path, *, format):
             "remove the file"
         )
     return payload
+
+
+def read_record(path, shape, *, format):
+    """Returns what `read_json` does, checked as `check_shape` does."""
+    payload = read_json(path, format=format)
+    check_shape(payload, shape, file=path)
+    return payload
+
+
+def check_shape(value, shape, *, file, field=""):
+    """Raises `UsageError` where a record is not as it was written.
+
+    Args:
+        value: What `read_json` returned, or a part of it.
+        shape: A type; a list of one shape, for a list of any length; or a
+            mapping of names to shapes, beside which there may be others.
+            `float` allows integers too.
+        file: Path of the record.
+        field: String. The name of `value` in it.
+    """
+    if isinstance(shape, Mapping):
+        if not isinstance(value, dict):
+            raise malformed(file, field, "an object", value)
+        for name, inner in shape.items():
+            below = f"{field}.{name}".lstrip(".")
+            if name not in value:
+                raise malformed(file, below, "a value", "none")
+            check_shape(value[name], inner, file=file, field=below)
+    elif isinstance(shape, list):
+        if not isinstance(value, list):
+            raise malformed(file, field, "a list", value)
+        for i, item in enumerate(value):
+            check_shape(item, shape[0], file=file, field=f"{field}[{i}]")
+    elif shape is float:
+        # An integer may be larger than any float.
+        if (
+            type(value) not in (int, float)
+            or not abs(value) <= sys.float_info.max
+        ):
+            raise malformed(file, field, "a finite number", value)
+    elif type(value) is not shape:
+        raise malformed(file, field, f"a value of {shape.__name__}", value)
+
+
+def malformed(file, field, expected, received):
+    """Returns the error for a field of a record that is not as it was written.
+
+    Args:
+        file: Path of the record.
+        field: String.
+        expected: String.
+        received: Any value.
+    """
+    return UsageError(
+        f"Expected {expected} in the field `{field}` of {file}. Received: "
+        f"{reprlib.repr(received)}. Remove {file.parent} and run its stage "
+        "again"
+    )
 
 
 def digest(path):
@@ -193,13 +250,13 @@ def code_fingerprint(*packages):
     return total.hexdigest()
 
 
-def identity(config, *, sections, packages, inputs=None, **more):
+def identity(config, *, sections, code, inputs=None, **more):
     """Returns what the result of a stage depends on.
 
     Args:
         config: The resolved configuration.
         sections: Names of the fields of `config` that the stage reads.
-        packages: Arguments of `code_fingerprint`.
+        code: Sequence of the arguments of `code_fingerprint`.
         inputs: Mapping of names to the files or folders that the stage reads.
         **more: Further fields, as `seed=3`.
 
@@ -212,139 +269,5 @@ def identity(config, *, sections, packages, inputs=None, **more):
         "inputs": {
             name: digest(path) for name, path in sorted((inputs or {}).items())
         },
-        "code": code_fingerprint(*packages),
+        "code": code_fingerprint(*code),
     }
-
-
-class StageFolder:
-    """The folder of one stage, held by one process at a time.
-
-    A second process on the folder, and a folder made from another
-    configuration, other inputs or other code, are refused before any work.
-
-    Of processes that work together the first one holds it. The others work on
-    copies of their own, which go in the end: they read what it holds and
-    write nothing into it.
-
-    Args:
-        path: Path of the folder, which is made if absent.
-        identity: JSON-able dictionary of all that the result depends on, as
-            `identity` returns it.
-        team: As `devices.team` returns it.
-
-    Attributes:
-        path: Path of the folder, or of this process' copy.
-
-    Example:
-
-    >>> def stage(output_dir):
-    ...     with StageFolder(output_dir, identity={"seed": 3}) as folder:
-    ...         if folder.result() is None:
-    ...             print("works")
-    ...             folder.finish({"accuracy": 0.5})
-    ...         return folder.result()
-    >>> stage("run/search")
-    works
-    {'accuracy': 0.5}
-    >>> stage("run/search")
-    {'accuracy': 0.5}
-    """
-
-    def __init__(self, path, *, identity, team=cluster.ALONE):
-        self.path = storage.path(path)
-        self.identity = json.loads(json.dumps(plain(identity)))
-        if team.size > 1:
-            # By their number the parts of a batch differ.
-            self.identity["processes"] = team.size
-        self.team = team
-        self._held = None
-        self._new = False
-
-    def __enter__(self):
-        with contextlib.ExitStack() as stack:
-            if self.team.leads:
-                stack.enter_context(ownership.hold(self.path))
-                self._claim()
-                stack.push(self._forget)
-            stack.enter_context(self.team.telling_of_the_lost())
-            self.team.agree(
-                json.dumps(self.identity, sort_keys=True),
-                "configuration, code and images",
-            )
-            if not self.team.leads:
-                copy = stack.enter_context(tempfile.TemporaryDirectory())
-                storage.copy_folder(self.path, pathlib.Path(copy))
-                self.path = pathlib.Path(copy)
-            if self.team.size > 1:
-                # What is copied is whole, and not to be written before.
-                self.team.agree(_content(self.path), "files of the stage")
-            stack.push(self._wait)
-            self._held = stack.pop_all()
-        return self
-
-    def __exit__(self, *error):
-        return self._held.__exit__(*error)
-
-    def result(self):
-        """Returns the dictionary given to `finish`, or `None` before that."""
-        file = self.path / "result.json"
-        if not file.exists():
-            return None
-        return read_json(file, format=RESULT_FORMAT)
-
-    def finish(self, result):
-        """Writes the result, the last file of a stage, and returns it."""
-        write_json(self.path / "result.json", result, format=RESULT_FORMAT)
-        return self.result()
-
-    def _wait(self, kind, *_):
-        if kind is None:
-            # The first one has written all before another goes on.
-            self.team.wait()
-
-    def _forget(self, kind, *_):
-        mistaken = kind is not None and issubclass(kind, UsageError)
-        begun = any(
-            not path.name.startswith(_OWN) for path in self.path.glob("*")
-        )
-        if self._new and mistaken and not begun:
-            # The mended command is welcome; checkpoints keep their identity.
-            (self.path / "identity.json").unlink(missing_ok=True)
-
-    def _claim(self):
-        file = self.path / "identity.json"
-        self._new = not file.exists()
-        if self._new:
-            write_json(file, self.identity, format=IDENTITY_FORMAT)
-            return
-        found = read_json(file, format=IDENTITY_FORMAT)
-        difference = _first_difference(found, self.identity)
-        if difference is not None:
-            field, old, new = difference
-            raise UsageError(
-                f"Expected {field}={old}, with which {self.path} was made. "
-                f"Received: {field}={new}. Use another --workdir or remove "
-                f"{self.path}"
-            )
-
-
-def _content(folder):
-    """Returns the digests of the files of a folder as text."""
-    files = {
-        file.relative_to(folder).as_posix(): digest(file)
-        for file in folder.rglob("*")
-        if file.is_file() and not file.name.startswith(ownership.LOCK)
-    }
-    return json.dumps(files, sort_keys=True)
-
-
-def _first_difference(old, new, field=""):
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in [*new, *(name for name in old if name not in new)]:
-            below = _first_difference(
-                old.get(name), new.get(name), f"{field}.{name}".lstrip(".")
-            )
-            if below is not None:
-                return below
-        return None
-    return None if old == new else (field, old, new)

@@ -8,19 +8,23 @@ from typing import NamedTuple
 
 import ml_collections
 import numpy as np
-import tensorflow as tf
 
-from att_darts_tf import durations, storage
+from att_darts_tf import durations, stages, storage
 from att_darts_tf.data import input_pipeline, prepared, preprocess
-from att_darts_tf.engine import devices, losses, training, workdir
+from att_darts_tf.engine import (
+    devices,
+    losses,
+    stage_folder,
+    training,
+    workdir,
+)
 from att_darts_tf.errors import UsageError
-from att_darts_tf.network import memory
+from att_darts_tf.network import intervals, memory
 from att_darts_tf.network import network as network_module
 from att_darts_tf.network.classifier import Classifier
 
 # Images in a step; no figure depends on it but for rounding.
 BATCH_SIZE = 250
-PACKAGES = ("errors", "data", "space", "engine", "network")
 
 
 class Judgement(NamedTuple):
@@ -128,7 +132,8 @@ def run_evaluation(
     Returns:
         `accuracies` and `losses` in the order of `models`, the `mean` and the
         sample `standard_deviation` of the accuracies (0 for a single one), of
-        several also `half_width_95` (see there), the number of `images`, and
+        several also `half_width_95` (`intervals.of_mean`), the number of
+        `images`, and
         with more than five classes the same of the top five:
         `top_5_accuracies`, `top_5_mean` and so on.
     """
@@ -144,15 +149,19 @@ def run_evaluation(
     identity = workdir.identity(
         config,
         sections=("engine",),
-        packages=PACKAGES,
+        code=stages.STAGES["evaluate"].code,
         inputs={f"model_{i}": file for i, file in enumerate(files)},
         data={
             "digest": data.digest,
             **preprocess.evaluation_settings(config.data),
         },
     )
-    with workdir.StageFolder(
-        output_dir, identity=identity, team=team
+    with stage_folder.StageFolder(
+        output_dir,
+        stage="evaluate",
+        identity=identity,
+        reads=[data_dir, *models],
+        team=team,
     ) as folder:
         result = folder.result()
         if result is not None:
@@ -202,31 +211,8 @@ def _summary(accuracies: list[float]) -> dict:
     }
     if len(accuracies) > 1:
         summary["standard_deviation"] = statistics.stdev(accuracies)
-        summary["half_width_95"] = half_width_95(accuracies)
+        summary["half_width_95"] = intervals.of_mean(accuracies)
     return summary
-
-
-def half_width_95(values: list[float]) -> float:
-    """Returns half the width of the 95 % confidence interval of a mean.
-
-    It is `t * s / sqrt(n)` of n values with the sample deviation s, where t is
-    the 97.5 % quantile of Student's distribution with n - 1 degrees of freedom.
-
-    Args:
-        values: Two or more numbers, taken for independent and normal.
-    """
-    freedom = len(values) - 1
-    low, high = 0.0, 1e3
-    for _ in range(80):
-        middle = (low + high) / 2
-        # The probability of both tails beyond `middle`.
-        tails = tf.math.betainc(
-            *tf.constant(
-                [freedom / 2, 0.5, freedom / (freedom + middle**2)], tf.float64
-            )
-        )
-        low, high = (middle, high) if tails > 0.05 else (low, middle)
-    return middle * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def check_fits(

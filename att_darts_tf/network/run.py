@@ -5,9 +5,9 @@ import os
 
 import ml_collections
 
-from att_darts_tf import storage
+from att_darts_tf import stages, storage
 from att_darts_tf.data import prepared, preprocess
-from att_darts_tf.engine import devices, workdir
+from att_darts_tf.engine import devices, stage_folder, workdir
 from att_darts_tf.errors import UsageError
 from att_darts_tf.network import evaluate, trainer
 from att_darts_tf.network import network as network_module
@@ -60,8 +60,12 @@ def run_selection(
         seeds=list(seeds),
         genotypes=[json.loads(each.to_json()) for each in cells],
     )
-    with workdir.StageFolder(
-        output_dir, identity=identity, team=team
+    with stage_folder.StageFolder(
+        output_dir,
+        stage="select",
+        identity=identity,
+        reads=[data_dir, *genotypes],
+        team=team,
     ) as folder:
         result = folder.result()
         if result is not None:
@@ -74,6 +78,7 @@ def run_selection(
                 config,
                 data=data,
                 genotype=genotype,
+                reads=[data_dir, file],
                 # Not in a copy, where a process has one.
                 output_dir=storage.path(output_dir) / f"candidate-{i}",
                 label=f"selection, candidate {i + 1} of {len(cells)}",
@@ -134,6 +139,7 @@ def run_training(
     genotype: str | os.PathLike,
     output_dir: str | os.PathLike,
     seed: int,
+    alike: int = 0,
 ) -> dict:
     """Trains the network of a genotype on the full training split.
 
@@ -145,6 +151,7 @@ def run_training(
         output_dir: Folder of the result and of `model.keras`, the network
             after its last epoch.
         seed: Integer.
+        alike: How many trainings come after this one, for the forecast.
 
     Returns:
         `seed`, `parameters` (without auxiliary head),
@@ -164,8 +171,13 @@ def run_training(
         seed=seed,
         genotype=published.plain(architecture),
     )
-    with workdir.StageFolder(
-        output_dir, identity=identity, team=team
+    files = [each for each in (genotype, pretrained) if storage.is_file(each)]
+    with stage_folder.StageFolder(
+        output_dir,
+        stage="train",
+        identity=identity,
+        reads=[data_dir, *files],
+        team=team,
     ) as folder:
         result = folder.result()
         if result is not None:
@@ -179,7 +191,7 @@ def run_training(
             seed=seed,
             folder=folder.path,
             label=f"training, seed {seed}",
-            alike=max(config.repeats - 1 - seed, 0),
+            alike=alike,
             pretrained=pretrained,
             frozen=config.network.frozen,
         )
@@ -200,7 +212,7 @@ def run_training(
 
 
 def _judge_candidate(
-    config, *, data, genotype, output_dir: storage.Path, label, alike
+    config, *, data, genotype, reads, output_dir: storage.Path, label, alike
 ) -> dict:
     strategy = devices.strategy(config)
     team = devices.team(strategy)
@@ -211,8 +223,8 @@ def _judge_candidate(
         judged_on=preprocess.evaluation_settings(config.data),
         genotype=json.loads(genotype.to_json()),
     )
-    with workdir.StageFolder(
-        output_dir, identity=identity, team=team
+    with stage_folder.StageFolder(
+        output_dir, stage="select", identity=identity, reads=reads, team=team
     ) as folder:
         result = folder.result()
         if result is not None:
@@ -252,7 +264,7 @@ def _identity(config, section, *, data, **more) -> dict:
     return workdir.identity(
         config,
         sections=("engine", section),
-        packages=evaluate.PACKAGES,
+        code=stages.STAGES["train"].code,
         data={"digest": data.digest, **augmentation},
         **more,
     )

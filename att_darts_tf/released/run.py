@@ -6,14 +6,15 @@ import os
 import ml_collections
 import numpy as np
 
-from att_darts_tf.engine import optimizers, workdir
+from att_darts_tf.engine import optimizers, stage_folder, workdir
 from att_darts_tf.errors import UsageError
 from att_darts_tf.network import network as network_module
 from att_darts_tf.released import models, state_dict
 from att_darts_tf.search import derive
 from att_darts_tf.space import published
 
-_PACKAGES = ("released", "network", "search", "space", "engine", "errors")
+_STAGE = "import-checkpoint"
+_CODE = ("data", "engine", "network", "released", "search", "space")
 
 
 def run_import(
@@ -57,11 +58,13 @@ def run_import(
         identity = workdir.identity(
             config,
             sections=("space",),
-            packages=_PACKAGES,
+            code=_CODE,
             inputs=inputs,
             image_size=size,
         )
-        with workdir.StageFolder(supernet_dir, identity=identity) as folder:
+        with stage_folder.StageFolder(
+            supernet_dir, stage=_STAGE, identity=identity
+        ) as folder:
             return folder.result() or folder.finish(
                 _import_supernet(state, config.space.location, size, folder)
             )
@@ -81,12 +84,14 @@ def run_import(
     identity = workdir.identity(
         config,
         sections=(),
-        packages=_PACKAGES,
+        code=_CODE,
         inputs=inputs,
         image_size=size,
         genotype=json.loads(genotype.to_json()),
     )
-    with workdir.StageFolder(network_dir, identity=identity) as folder:
+    with stage_folder.StageFolder(
+        network_dir, stage=_STAGE, identity=identity
+    ) as folder:
         return folder.result() or folder.finish(
             _import_network(state, genotype, size, folder, config.network)
         )

@@ -8,12 +8,13 @@ import keras
 import ml_collections
 import numpy as np
 
-from att_darts_tf import storage
+from att_darts_tf import stages, storage
 from att_darts_tf.data import input_pipeline, prepared, preprocess
 from att_darts_tf.engine import (
     callbacks,
     devices,
     optimizers,
+    stage_folder,
     training,
     workdir,
 )
@@ -31,6 +32,7 @@ def run_search(
     data_dir: str | os.PathLike,
     output_dir: str | os.PathLike,
     seed: int,
+    alike: int = 0,
 ) -> dict:
     """Searches for a pair of cells, or goes on with it.
 
@@ -42,6 +44,7 @@ def run_search(
         data_dir: Folder of the prepared images.
         output_dir: Folder of the result.
         seed: Of initial weights, order and augmentation.
+        alike: How many searches come after this one, for the forecast.
 
     Returns:
         `genotype`, `seed`, `parameters` (weights of the supernet),
@@ -56,20 +59,24 @@ def run_search(
         config,
         # The augmentation is read from the data's section.
         sections=("data", "space", "engine", "search"),
-        packages=("data", "engine", "search", "space"),
+        code=stages.STAGES["search"].code,
         data=data.digest,
         seed=seed,
     )
-    # The other seeds are other searches.
-    del identity["config"]["search"]["seeds"]
-    with workdir.StageFolder(
-        output_dir, identity=identity, team=team
+    # The other seeds, where they are known, are other searches.
+    identity["config"]["search"].pop("seeds", None)
+    with stage_folder.StageFolder(
+        output_dir,
+        stage="search",
+        identity=identity,
+        reads=[data_dir],
+        team=team,
     ) as folder:
         result = folder.result()
         if result is not None:
             return result
         search, history = train(
-            config, data=data, seed=seed, folder=folder.path
+            config, data=data, seed=seed, folder=folder.path, alike=alike
         )
         last = history[-1]
         return folder.finish(
@@ -94,6 +101,7 @@ def train(
     data: prepared.PreparedData,
     seed: int,
     folder: storage.Path,
+    alike: int = 0,
 ) -> tuple[Search, list[dict]]:
     """Trains a supernet by a recipe; returns the search and its history."""
     recipe, label = config.search, f"search, seed {seed}"
@@ -153,18 +161,13 @@ def train(
             ),
             ArchitectureRecord(folder),
             callbacks.Progress(label),
-            callbacks.Forecast(label, _searches_after(seed, recipe.seeds)),
+            callbacks.Forecast(label, alike),
             callbacks.TensorBoard(
                 folder / "tensorboard", images=lambda epoch: pictures(search)
             ),
         ],
     )
     return search, history
-
-
-def _searches_after(seed, seeds):
-    """Returns how many seeds come after one that may be among them."""
-    return len(seeds) - 1 - seeds.index(seed) if seed in seeds else 0
 
 
 def make_search(

@@ -11,23 +11,29 @@ from att_darts_tf.pipeline.image import IMAGE
 def evaluate(
     config: str,
     workdir: str,
+    branch: str,
     records: dsl.Input[dsl.Dataset],
     networks: dsl.Input[list[dsl.Model]],
     metrics: dsl.Output[dsl.Metrics],
+    served: dsl.Output[dsl.Model],
+    accuracy: dsl.OutputPath(float),
 ):
     """Judges trained networks on the test split, which nothing else reads.
 
     Args:
-        config: The resolved configuration as JSON: the cache key must see it.
+        config: The settings that it reads as JSON: the cache key must see them.
         workdir: Stable folder of the run.
+        branch: Folder of this part of the run in it, if it is one.
         records: Prepared images.
         networks: The trained networks.
         metrics: Mean and spread of the test accuracy.
+        served: The network to serve. It is not chosen on the test split: the
+            first, whatever its figure.
+        accuracy: The mean, in [0, 1].
     """
-    from att_darts_tf import lineage
     from att_darts_tf.pipeline import task
 
-    with task.begin(config, workdir) as (settings, folders):
+    with task.begin(config, workdir, branch) as (settings, folders):
         from att_darts_tf.network import evaluate
 
         result = evaluate.run_evaluation(
@@ -44,4 +50,7 @@ def evaluate(
                 for name in ("mean", "standard_deviation", "images")
             },
         )
-        lineage.record(folders.evaluation, stage="evaluate")
+        task.publish(
+            served, networks[0].path, content=folders.trained(0)
+        )
+        task.write(accuracy, result["mean"])

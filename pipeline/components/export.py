@@ -11,36 +11,34 @@ from att_darts_tf.pipeline.image import IMAGE
 def export(
     config: str,
     workdir: str,
+    branch: str,
     records: dsl.Input[dsl.Dataset],
-    networks: dsl.Input[list[dsl.Model]],
+    network: dsl.Input[dsl.Model],
     evaluation: dsl.Input[dsl.Metrics],
     model: dsl.Output[dsl.Model],
 ):
-    """Writes the first network as a SavedModel.
-
-    Which one is not chosen on the test split: the first, whatever its figure.
+    """Writes a trained network as a SavedModel.
 
     Args:
-        config: The resolved configuration as JSON: the cache key must see it.
+        config: The settings that it reads as JSON: the cache key must see them.
         workdir: Stable folder of the run.
+        branch: Folder of this part of the run in it, if it is one.
         records: Prepared images, which name the classes.
-        networks: The trained networks.
+        network: The trained network.
         evaluation: Test accuracy, which the model card shows.
         model: The SavedModel.
     """
-    from att_darts_tf import lineage
     from att_darts_tf.pipeline import task
 
-    with task.begin(config, workdir) as (settings, folders):
+    with task.begin(config, workdir, branch) as (settings, folders):
         from att_darts_tf import serving
 
         serving.run_export(
             settings,
             data_dir=records.path,
-            model=networks[0].path,
+            model=network.path,
             output_dir=folders.export,
             evaluation=folders.evaluation,
         )
         saved = folders.model(settings.export.name, settings.export.version)
-        task.publish(model, saved, content=saved)
-        lineage.record(folders.export, stage="export")
+        task.publish(model, saved)

@@ -11,6 +11,7 @@ from att_darts_tf.pipeline.image import IMAGE
 def search(
     config: str,
     workdir: str,
+    branch: str,
     seed: int,
     records: dsl.Input[dsl.Dataset],
     cells: dsl.Output[dsl.Artifact],
@@ -19,17 +20,17 @@ def search(
     """Searches for a pair of cells.
 
     Args:
-        config: The resolved configuration as JSON: the cache key must see it.
+        config: The settings that it reads as JSON: the cache key must see them.
         workdir: Stable folder of the run, so that a restart resumes.
+        branch: Folder of this part of the run in it, if it is one.
         seed: Seed of the search.
         records: Prepared images.
         cells: The derived genotype.
         metrics: Supernet accuracy on both halves.
     """
-    from att_darts_tf import lineage
     from att_darts_tf.pipeline import task
 
-    with task.begin(config, workdir) as (settings, folders):
+    with task.begin(config, workdir, branch) as (settings, folders):
         from att_darts_tf.search import run
 
         folder = folders.search(seed)
@@ -37,7 +38,7 @@ def search(
             settings, data_dir=records.path, output_dir=folder, seed=seed
         )
         found = folders.found(seed)
-        task.publish(cells, found, content=found)
+        task.publish(cells, found)
         task.log(
             metrics,
             folder / "result.json",
@@ -46,4 +47,3 @@ def search(
                 for name in ("architecture_accuracy", "train_accuracy")
             },
         )
-        lineage.record(folder, stage="search")

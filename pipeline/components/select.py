@@ -11,6 +11,7 @@ from att_darts_tf.pipeline.image import IMAGE
 def select(
     config: str,
     workdir: str,
+    branch: str,
     records: dsl.Input[dsl.Dataset],
     candidates: dsl.Input[list[dsl.Artifact]],
     cells: dsl.Output[dsl.Artifact],
@@ -19,17 +20,17 @@ def select(
     """Trains every candidate briefly and keeps the best.
 
     Args:
-        config: The resolved configuration as JSON: the cache key must see it.
+        config: The settings that it reads as JSON: the cache key must see them.
         workdir: Stable folder of the run, so that a restart resumes.
+        branch: Folder of this part of the run in it, if it is one.
         records: Prepared images.
         candidates: The genotypes of all searches.
         cells: The chosen genotype.
         metrics: Validation accuracy of each candidate, by its place.
     """
-    from att_darts_tf import lineage
     from att_darts_tf.pipeline import task
 
-    with task.begin(config, workdir) as (settings, folders):
+    with task.begin(config, workdir, branch) as (settings, folders):
         from att_darts_tf.network import run
 
         result = run.run_selection(
@@ -38,7 +39,7 @@ def select(
             genotypes=[candidate.path for candidate in candidates],
             output_dir=folders.selection,
         )
-        task.publish(cells, folders.selected, content=folders.selected)
+        task.publish(cells, folders.selected)
         task.log(
             metrics,
             folders.selection / "result.json",
@@ -49,4 +50,3 @@ def select(
                 for place, candidate in enumerate(result["candidates"])
             },
         )
-        lineage.record(folders.selection, stage="select")

@@ -11,6 +11,7 @@ from att_darts_tf.pipeline.image import IMAGE
 def train(
     config: str,
     workdir: str,
+    branch: str,
     repeat: int,
     records: dsl.Input[dsl.Dataset],
     network: dsl.Output[dsl.Model],
@@ -20,8 +21,9 @@ def train(
     """Trains the network of a pair of cells from scratch.
 
     Args:
-        config: The resolved configuration as JSON: the cache key must see it.
+        config: The settings that it reads as JSON: the cache key must see them.
         workdir: Stable folder of the run, so that a restart resumes.
+        branch: Folder of this part of the run in it, if it is one.
         repeat: Number of the training, and its seed.
         records: Prepared images.
         network: The trained network.
@@ -29,10 +31,10 @@ def train(
         cells: The genotype; without it, the cells that the configuration
             names.
     """
-    from att_darts_tf import lineage, settings
+    from att_darts_tf import settings
     from att_darts_tf.pipeline import task
 
-    with task.begin(config, workdir) as (resolved, folders):
+    with task.begin(config, workdir, branch) as (resolved, folders):
         from att_darts_tf.network import run
 
         folder = folders.training(repeat)
@@ -54,4 +56,3 @@ def train(
                 for name in ("train_accuracy", "train_loss", "parameters")
             },
         )
-        lineage.record(folder, stage="train")

@@ -2,8 +2,6 @@ import errno
 import json
 import os
 import stat
-import subprocess
-import sys
 
 import ml_collections
 import pytest
@@ -11,8 +9,6 @@ from ml_collections import config_dict
 
 from att_darts_tf.engine import workdir
 from att_darts_tf.errors import UsageError
-
-IDENTITY = {"config": {"search": {"epochs": 2, "betas": (0.5, 0.9)}}, "seed": 1}
 
 
 def test_plain_resolves_references_placeholders_and_tuples():
@@ -127,7 +123,7 @@ def test_identity_holds_sections_inputs_and_code(tmp_path):
     identity = workdir.identity(
         config,
         sections=("a",),
-        packages=("errors",),
+        code=("errors",),
         inputs={"cells": tmp_path / "cells"},
         seed=3,
     )
@@ -135,55 +131,6 @@ def test_identity_holds_sections_inputs_and_code(tmp_path):
     assert identity["seed"] == 3
     assert identity["inputs"]["cells"] == workdir.digest(tmp_path / "cells")
     assert identity["code"] == workdir.code_fingerprint("errors")
-
-
-def test_folder_remembers_its_result(tmp_path):
-    with workdir.StageFolder(tmp_path / "a" / "b", identity=IDENTITY) as folder:
-        assert folder.result() is None
-        assert folder.finish({"accuracy": 0.5}) == {"accuracy": 0.5}
-    with workdir.StageFolder(tmp_path / "a" / "b", identity=IDENTITY) as folder:
-        assert folder.result() == {"accuracy": 0.5}
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"seed": 2}, "Expected seed=1, .* Received: seed=2"),
-        ({"more": 2}, "Expected more=None, .* Received: more=2"),
-        (
-            {"config": {"search": {"epochs": 2, "betas": (0.5, 0.8)}}},
-            r"Expected config.search.betas=\[0.5, 0.9\]",
-        ),
-    ],
-)
-def test_folder_of_another_configuration_is_refused(tmp_path, change, message):
-    with workdir.StageFolder(tmp_path, identity=IDENTITY):
-        pass
-    with pytest.raises(UsageError, match=message) as caught:
-        with workdir.StageFolder(tmp_path, identity={**IDENTITY, **change}):
-            pass
-    assert "use another --workdir" in str(caught.value).lower()
-    # Refusing gives the lock back.
-    with workdir.StageFolder(tmp_path, identity=IDENTITY):
-        pass
-
-
-@pytest.mark.parametrize("begun", [False, True])
-def test_mistake_leaves_the_folder_to_another_configuration_if_not_begun(
-    tmp_path, begun
-):
-    def work(seed):
-        with workdir.StageFolder(tmp_path, identity={"seed": seed}):
-            if begun:
-                (tmp_path / "checkpoints").mkdir(exist_ok=True)
-            raise UsageError("Expected room. Received: none")
-
-    with pytest.raises(UsageError, match="Expected room"):
-        work(1)
-    # A checkpoint of one configuration must not go on as another.
-    message = "Expected seed=1" if begun else "Expected room"
-    with pytest.raises(UsageError, match=message):
-        work(2)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
@@ -196,37 +143,6 @@ def test_full_disk_is_told_whoever_was_writing(number):
 def test_other_failures_of_the_system_keep_their_traceback():
     with pytest.raises(PermissionError), workdir.telling_of_a_full_disk():
         raise PermissionError(errno.EACCES, "Permission denied", "file")
-
-
-def test_second_process_is_refused_while_the_first_works(tmp_path):
-    program = (
-        "import sys\n"
-        "from att_darts_tf.engine import workdir\n"
-        "with workdir.StageFolder(sys.argv[1], identity={'seed': 1}):\n"
-        "    print('in', flush=True)\n"
-        "    sys.stdin.readline()\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as first:
-        assert first.stdout.readline() == "in\n"
-        with pytest.raises(UsageError, match="another process is working"):
-            with workdir.StageFolder(tmp_path, identity={"seed": 1}):
-                pass
-        # A process that is killed gives its lock back.
-        first.kill()
-    with workdir.StageFolder(tmp_path, identity={"seed": 1}):
-        pass
-
-
-def test_folder_that_cannot_be_made_is_refused(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="folder that can be written"):
-        with workdir.StageFolder(tmp_path / "file" / "a", identity={}):
-            pass
 
 
 def test_a_link_is_not_written_through(tmp_path):

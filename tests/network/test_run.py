@@ -233,16 +233,6 @@ def test_evaluation_judges_every_network_on_the_test_split(
     assert result["standard_deviation"] == 0.0
 
 
-# Source: tables of Student's distribution, quantile 97.5 %.
-@pytest.mark.parametrize(
-    "count, quantile", [(2, 12.706), (3, 4.303), (5, 2.776), (31, 2.042)]
-)
-def test_confidence_is_that_of_students_distribution(count, quantile):
-    values = [0.5 + 0.01 * (i % 3) for i in range(count)]
-    expected = quantile * statistics.stdev(values) / count**0.5
-    assert evaluate.half_width_95(values) == pytest.approx(expected, rel=3e-4)
-
-
 def test_spread_is_the_sample_standard_deviation(
     data_dir, trained, tmp_path, monkeypatch
 ):

@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,13 +19,16 @@ STAGES = ("prepare", "search", "select", "train", "evaluate")
 PATIENCE = 600
 
 
-def command(stage, folder):
-    return [*PROGRAM, stage, f"--config={CONFIG}", f"--workdir={folder}"]
+def command(stage, folder, *settings):
+    return [
+        *(*PROGRAM, stage, f"--config={CONFIG}", f"--workdir={folder}"),
+        *settings,
+    ]
 
 
-def run(stage, folder):
+def run(stage, folder, *settings):
     result = subprocess.run(
-        command(stage, folder),
+        command(stage, folder, *settings),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -90,9 +94,10 @@ def figures(folder):
 def has_to_do_with_time_or_place(name):
     # Digests are of files that say when they were written: results tell the
     # seconds, and a `.keras` file its date.
-    return name in ("seconds", "genotype_file", "result") or name.startswith(
-        "model_"
-    )
+    return name in (
+        *("seconds", "genotype_file", "result", "ended", "resumed"),
+        *("reads", "ancestors"),
+    ) or name.startswith("model_")
 
 
 def table(output):
@@ -115,6 +120,12 @@ def interrupted(tmp_path_factory):
         assert not (folder / stage / "genotype.json").exists()
         assert not (folder / stage / "result.json").exists()
     return folder, run("pipeline", folder)
+
+
+def executed(output):
+    """Returns the tasks that ran, without their numbers, in order."""
+    found = re.findall(r"Executing task '([a-z]+)[-\d]*'", output)
+    return sorted(found)
 
 
 @pytest.fixture(scope="module")
@@ -171,8 +182,9 @@ class TestRun:
         begun = time.monotonic()
         again = run("pipeline", folder)
         assert time.monotonic() - begun < 30
-        assert again.count("cache hit") == 8
-        assert again.count("Executing task") == 1
+        # The images are looked at, and so is what the page shows.
+        assert again.count("cache hit") == 7
+        assert executed(again) == ["prepare", "report"]
         assert table(again) == table(first)
         for file, changed in before.items():
             assert file.stat().st_mtime_ns == changed, file
@@ -215,13 +227,135 @@ class TestRun:
             "search/seed-3",
             "search/seed-5",
             "selection",
+            "selection/candidate-0",
+            "selection/candidate-1",
             "training/repeat-0",
             "training/repeat-1",
             "evaluation",
             "export",
+            "export/att_darts/1/assets.extra",
             "report",
         }
         for place, record in records.items():
             assert record["made_from"]["code"], place
             assert record["made_from"]["config"], place
             assert record["packages"]["tensorflow"], place
+            assert record["seconds"] > 0, place
+            assert record["machine"]["device"], place
+        assert records["training/repeat-1"]["resumed"]
+        assert not records["training/repeat-0"]["resumed"]
+
+    def test_model_that_was_copied_tells_what_it_was_made_from(
+        self, interrupted, tmp_path
+    ):
+        folder, _ = interrupted
+        copy = shutil.copytree(
+            folder / "export/att_darts/1", tmp_path / "served"
+        )
+        result = subprocess.run(
+            [*PROGRAM, "lineage", copy], capture_output=True, text=True
+        )
+        assert result.returncode == 0, result.stderr
+        stages = re.findall(r"^\w+$", result.stdout, re.M)
+        assert stages[0] == "export"
+        assert sorted(stages[1:]) == [
+            *("evaluate", "prepare", "search", "search", "select"),
+            *("train", "train"),
+        ]
+        seeds = re.findall(r"^  seed +(\d+)$", result.stdout, re.M)
+        assert sorted(seeds) == ["0", "1", "3", "5"]
+        images = json.loads((folder / "training/repeat-0/identity.json")
+                            .read_text())["data"]["digest"]
+        # Of every stage but the report.
+        assert result.stdout.count(f"  images      {images}") == 8
+        assert "network.epochs=2" in result.stdout
+
+
+OTHER = pathlib.Path(__file__).with_name("other.py")
+BRANCHES = ("--config.pipeline.baselines=random",
+            f"--config.pipeline.targets={OTHER}")
+
+
+@pytest.fixture(scope="module")
+def compared(by_stages):
+    """The run by stages, whose pipeline then adds a baseline and a target."""
+    folder, _ = by_stages
+    before = {
+        file: file.stat().st_mtime_ns
+        for stage in ("search", "selection", "training", "evaluation")
+        for file in (folder / stage).rglob("*.json")
+    }
+    return folder, before, run("pipeline", folder, *BRANCHES)
+
+
+@pytest.mark.slow
+class TestBranches:
+    def test_leave_what_the_run_has_done(self, compared):
+        _, before, _ = compared
+        for file, changed in before.items():
+            assert file.stat().st_mtime_ns == changed, file
+
+    def test_are_runs_of_their_own(self, compared):
+        folder, _, output = compared
+        random, other = folder / "baselines/random", folder / "targets/other"
+        chosen = json.loads((folder / "selection/genotype.json").read_text())
+        for place, cells in ((random, None), (other, chosen)):
+            for repeat in range(2):
+                identity = json.loads(
+                    (place / f"training/repeat-{repeat}/identity.json")
+                    .read_text()
+                )
+                assert (identity["genotype"] == cells) == (place == other)
+        drawn = {
+            (random / f"search/seed-{seed}/genotype.json").read_text()
+            for seed in (3, 5)
+        }
+        assert len(drawn) == 2
+        shape = json.loads((other / "data/dataset.json").read_text())
+        assert shape["image_shape"] == [9, 9, 3]
+        assert not (random / "data").exists()
+        assert "Cells drawn at random" in table(output)
+        assert str(OTHER) in table(output)
+
+    def test_are_compared_in_the_report(self, compared):
+        folder, _, _ = compared
+        page = (folder / "report/report.html").read_text()
+        assert "With other cells" in page
+        assert "The same cells on other images" in page
+
+    def test_take_commands_of_single_stages(self, compared):
+        folder, _, _ = compared
+        output = run("evaluate", folder / "targets/other",
+                     f"--config={OTHER}")
+        assert "Test accuracy" in output
+
+
+@pytest.mark.slow
+def test_what_is_stale_is_done_again_and_nothing_else(compared):
+    folder, _, _ = compared
+    settings = (*BRANCHES, "--config.network.momentum=0.5",
+                "--config.export.least_accuracy=0.99")
+    refused = subprocess.run(
+        command("pipeline", folder, *settings), capture_output=True, text=True
+    )
+    assert refused.returncode == 2
+    assert "--replace" in refused.stderr
+    output = run("pipeline", folder, *settings, "--replace")
+    # The training of the target has a recipe of its own.
+    assert executed(output) == sorted(
+        [*2 * ["prepare"], *4 * ["train"], *2 * ["evaluate"], "report"]
+    )
+    assert "none, for less than 99.00 %" in table(output)
+    assert (folder / "training/repeat-0/replaced-1/model.keras").exists()
+    # Back: what the cache says of the first run is no longer so.
+    settings = (*BRANCHES, "--config.export.least_accuracy=0.01")
+    output = run("pipeline", folder, *settings, "--replace")
+    assert executed(output) == sorted(
+        [*2 * ["prepare"], *4 * ["train"], *2 * ["evaluate"], "export",
+         "report"]
+    )
+    identity = json.loads(
+        (folder / "training/repeat-0/identity.json").read_text()
+    )
+    assert identity["config"]["network"]["momentum"] == 0.9
+    assert str(folder / "export/att_darts/1") in table(output)

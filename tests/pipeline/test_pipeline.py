@@ -1,20 +1,38 @@
-"""The definition: what it compiles to, and what its tasks carry."""
+"""The definition: what it compiles to, and what its tasks' keys hold."""
 
+import json
 import pathlib
+import shutil
 
+import pytest
 import yaml
 from kfp import compiler
 
-from att_darts_tf.pipeline import pipeline
+from att_darts_tf import branches, settings, stages
+from att_darts_tf.engine import workdir
+from att_darts_tf.pipeline import main, pipeline
+from tests import test_every_setting
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "goldens" / "pipeline.yaml"
+# Without what baselines alone need.
+STAGES = set(stages.STAGES) - {"sample"}
 
 
-def compiled(tmp_path, **options):
+def configured(**changes):
+    config = settings.load("demo").unlock()
+    config.update_from_flattened_dict(changes)
+    return settings.resolve(config)
+
+
+def compiled(tmp_path, config=None, code=None):
+    config = config or configured()
+    runs = {
+        branch: branch.config(config)
+        for branch in (branches.MAIN, *branches.of(config))
+    }
+    code = code or dict.fromkeys(stages.STAGES, "code")
     file = tmp_path / "pipeline.yaml"
-    compiler.Compiler().compile(
-        pipeline.define(code="code", **options), str(file)
-    )
+    compiler.Compiler().compile(pipeline.define(runs, code=code), str(file))
     specification = yaml.safe_load(file.read_text())
     # Newer versions of the compiler write the same pipeline.
     del specification["sdkVersion"]
@@ -23,6 +41,41 @@ def compiled(tmp_path, **options):
 
 def executors(specification):
     return specification["deploymentSpec"]["executors"]
+
+
+def environment(executor):
+    return {
+        variable["name"]: variable["value"]
+        for variable in executor["container"]["env"]
+    }
+
+
+def tasks(specification):
+    """Yields every task by its name, those of loops and conditions too."""
+    parts = [specification["root"], *specification["components"].values()]
+    for part in parts:
+        for name, task in part.get("dag", {}).get("tasks", {}).items():
+            reference = task["componentRef"]["name"]
+            component = specification["components"][reference]
+            if "executorLabel" in component:
+                yield name, task, component["executorLabel"]
+
+
+def keys(specification):
+    """Returns what of the configuration and of the code each task is told."""
+    found = {}
+    for name, task, label in tasks(specification):
+        given = task["inputs"]["parameters"]
+        code = environment(executors(specification)[label])
+        found[name] = (
+            given["config"]["runtimeValue"]["constant"],
+            code[pipeline.CODE_VARIABLE],
+        )
+    return found
+
+
+def changed(before, after):
+    return {name for name in before if before[name] != after[name]}
 
 
 def test_compiles_to_the_golden_file(tmp_path):
@@ -34,30 +87,209 @@ def test_compiles_to_the_golden_file(tmp_path):
 
 
 def test_every_stage_is_one_component_that_calls_one_function(tmp_path):
-    for label, executor in executors(compiled(tmp_path)).items():
+    config = configured(**{"pipeline.baselines": ("random",)})
+    for label, executor in executors(compiled(tmp_path, config)).items():
         source = executor["container"]["command"][-1]
         assert source.count(".run_") == 1, label
-
-
-def test_every_task_tells_the_cache_of_the_code(tmp_path):
-    for executor in executors(compiled(tmp_path)).values():
-        variables = {
-            variable["name"]: variable["value"]
-            for variable in executor["container"]["env"]
-        }
-        assert variables[pipeline.CODE_VARIABLE] == "code"
-        assert variables["PYTHONUNBUFFERED"] == "1"
 
 
 def test_no_task_installs_anything(tmp_path):
     for executor in executors(compiled(tmp_path)).values():
         assert "pip install" not in " ".join(executor["container"]["command"])
+        assert environment(executor)["PYTHONUNBUFFERED"] == "1"
 
 
 def test_given_cells_leave_out_the_search(tmp_path):
-    specification = compiled(tmp_path, search_cells=False)
-    names = {label.removeprefix("exec-") for label in executors(specification)}
-    assert names == {"prepare", "train", "evaluate", "export", "report"}
+    config = configured(**{"network.cell": "att_darts"})
+    names = {name for name, *_ in tasks(compiled(tmp_path, config))}
+    assert names == STAGES - {"search", "select"}
+
+
+# Tasks that a setting is told to, by its name or its section. What says how
+# often a task is done is told to none: each is done for itself.
+READERS = {
+    "data": STAGES,
+    "beam": {"prepare"},
+    "space": {"search", "report"},
+    "engine": STAGES - {"prepare"},
+    "search": {"search", "report"},
+    "search.seeds": {"select", "report"},
+    "selection": {"select", "report"},
+    "network": {"train", "report"},
+    "export": {"export", "report"},
+    "repeats": {"report"},
+    "hourly_price": {"report"},
+    "pipeline": {"report"},
+}
+OTHER = {
+    **{name: value for name, (value, _) in test_every_setting.OTHER.items()},
+    "beam.runner": "DataflowRunner",
+    "beam.mode": "multi_threading",
+    "beam.workers": 2,
+    "beam.options": ("--project=birds",),
+    "data.broken_fraction": 0.1,
+    "data.data_dir": "/elsewhere",
+    "engine.strategy": "mirrored",
+    "engine.replicas": 2,
+    "hourly_price": 2.5,
+    "repeats": 3,
+    "data.name": "cifar10",
+    "export.least_accuracy": 0.25,
+    "pipeline.retries": 3,
+}
+# They change which tasks there are.
+OF_THE_SHAPE = {"network.cell", "network.pretrained", "pipeline.baselines",
+                "pipeline.targets"}
+
+
+def test_every_setting_is_changed():
+    assert set(OTHER) | OF_THE_SHAPE == set(settings.SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory):
+    return keys(compiled(tmp_path_factory.mktemp("before")))
+
+
+@pytest.mark.parametrize("name", sorted(set(OTHER) - OF_THE_SHAPE))
+def test_a_setting_is_in_the_keys_of_what_reads_it_and_no_others(
+    name, before, tmp_path
+):
+    config = configured()
+    assert dict(settings.flatten(config))[name] != OTHER[name]
+    after = compiled(tmp_path, configured(**{name: OTHER[name]}))
+    expected = READERS.get(name, READERS.get(name.partition(".")[0]))
+    received = changed(before, keys(after) | {"report": before["report"]})
+    if name == "export.least_accuracy":
+        # The page is one of two tasks then.
+        assert {each for each, *_ in tasks(after)} == STAGES | {"report-2"}
+    # The page is written whenever what it shows has changed.
+    assert received == expected - {"report"}
+    for each, task, _ in tasks(after):
+        cached = task["cachingOptions"].get("enableCache", False)
+        assert cached == (each not in ("prepare", "report", "report-2"))
+
+
+# Stages that stand on each part of the library.
+STANDING_ON = {
+    "data": STAGES - {"report"},
+    "engine": STAGES,
+    "space": STAGES - {"prepare"},
+    "search": {"search"},
+    "network": {"select", "train", "evaluate", "export"},
+    "serving": {"export"},
+    "warm_up": {"export"},
+    "model_card": {"export"},
+    "litert": {"export"},
+    "report": {"report"},
+    "summary": set(),
+    "storage": set(),
+    "__main__": set(),
+}
+
+
+@pytest.mark.parametrize("part", STANDING_ON)
+def test_code_is_in_the_keys_of_what_stands_on_it_and_no_others(
+    part, before, tmp_path, monkeypatch
+):
+    copy = tmp_path / "att_darts_tf"
+    shutil.copytree(
+        workdir._PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    monkeypatch.setattr(workdir, "_PACKAGE", copy)
+    config = configured()
+    first = keys(compiled(tmp_path, code=main.code_digests(config)))
+    file = copy / f"{part}.py"
+    if not file.exists():
+        file = sorted((copy / part).glob("*.py"))[-1]
+    file.write_text(file.read_text() + "\n# Changed.\n")
+    second = keys(compiled(tmp_path, code=main.code_digests(config)))
+    assert changed(first, second) == STANDING_ON[part]
+
+
+def test_cells_of_a_file_are_in_the_key_of_the_training(tmp_path):
+    file = tmp_path / "cells.json"
+    config = configured(**{"network.cell": str(file)})
+    file.write_text("first")
+    first = main.code_digests(config)
+    file.write_text("second")
+    assert changed(first, main.code_digests(config)) == {"train"}
+
+
+class TestBranches:
+    @pytest.fixture
+    def whole(self, tmp_path):
+        config = configured(
+            **{
+                "pipeline.baselines": settings.BASELINES,
+                "pipeline.targets": ("cifar:cifar100",),
+                "pipeline.retries": 2,
+            }
+        )
+        return compiled(tmp_path, config)
+
+    def test_have_tasks_of_their_own(self, whole):
+        found = {}
+        for name, task, _ in tasks(whole):
+            branch = task["inputs"]["parameters"]["branch"]["runtimeValue"]
+            found.setdefault(branch["constant"], set()).add(
+                name.rstrip("-0123456789")
+            )
+        judged = {"train", "evaluate"}
+        assert found == {
+            "": STAGES,
+            "baselines/random": {"sample", "select", *judged},
+            "baselines/no_attention": {"search", "select", *judged},
+            "targets/cifar-cifar100": {"prepare", *judged},
+        }
+
+    def test_have_the_settings_of_their_own(self, whole):
+        for _, task, label in tasks(whole):
+            given = {
+                name: value["runtimeValue"]["constant"]
+                for name, value in task["inputs"]["parameters"].items()
+                if "runtimeValue" in value
+            }
+            config = json.loads(given["config"])
+            if label.startswith("exec-search"):
+                own = given["branch"] == "baselines/no_attention"
+                assert (config["space"]["location"] == "no_attention") == own
+            if label.startswith("exec-train"):
+                target = given["branch"].startswith("targets")
+                assert (config["data"]["name"] == "cifar100") == target
+
+    def test_leave_the_keys_of_the_run_as_they_were(self, whole, before):
+        assert changed(before, keys(whole)) <= {"report"}
+
+    def test_every_task_is_tried_again(self, whole, tmp_path):
+        for name, task, _ in tasks(whole):
+            assert task["retryPolicy"]["maxRetryCount"] == 2, name
+        for name, task, _ in tasks(compiled(tmp_path)):
+            assert "retryPolicy" not in task, name
+
+    def test_the_page_waits_for_all_of_them(self, whole):
+        (report,) = (t for name, t, _ in tasks(whole) if name == "report")
+        judged = {
+            name for name, *_ in tasks(whole) if name.startswith("evaluate")
+        }
+        assert len(judged) == 4
+        assert judged | {"export"} == set(report["dependentTasks"])
+
+
+def test_export_waits_for_the_accuracy_if_one_is_asked_for(tmp_path):
+    config = configured(**{"export.least_accuracy": 0.75})
+    specification = compiled(tmp_path, config)
+    conditions = [
+        task["triggerPolicy"]["condition"]
+        for part in [
+            specification["root"], *specification["components"].values()
+        ]
+        for task in part.get("dag", {}).get("tasks", {}).values()
+        if "triggerPolicy" in task
+    ]
+    assert len(conditions) == 2
+    assert all(">= 0.75" in condition for condition in conditions)
+    assert sum("!(" in condition for condition in conditions) == 1
 
 
 def write_golden():

@@ -1,0 +1,267 @@
+"""Folders of stages: one owner at a time, one identity, a record of it.
+
+Stages talk through files, and a folder says which configuration, code and
+inputs its files come from.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import tempfile
+import time
+
+from att_darts_tf import storage
+from att_darts_tf.engine import cluster, lineage, ownership, workdir
+from att_darts_tf.errors import UsageError
+
+# Of the environment, so that the tasks of a pipeline have it too: what a
+# folder does with files that were made from something else.
+STALE_VARIABLE = "ATT_DARTS_STALE"
+REPLACE = "replace"
+_IDENTITY = "identity.json"
+# What begins the names in a folder that a stage has not written to yet.
+_OWN = (ownership.LOCK, _IDENTITY)
+_REPLACED = "replaced-"
+
+
+@contextlib.contextmanager
+def replacing_stale():
+    """Lets stages replace what was made from something else.
+
+    Without it they refuse such a folder. What was in it is kept beside the
+    new files, in `replaced-1` and so on.
+    """
+    before = os.environ.get(STALE_VARIABLE)
+    os.environ[STALE_VARIABLE] = REPLACE
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[STALE_VARIABLE]
+        else:
+            os.environ[STALE_VARIABLE] = before
+
+
+def replaces_stale():
+    """Returns whether this process is within `replacing_stale`."""
+    return os.environ.get(STALE_VARIABLE) == REPLACE
+
+
+class StageFolder:
+    """The folder of one stage, held by one process at a time.
+
+    A second process on the folder, and a folder made from another
+    configuration, other inputs or other code, are refused before any work; the
+    latter is done again within `replacing_stale`, and where it is quick to do.
+
+    Of processes that work together the first one holds it. The others work on
+    copies of their own, which go in the end: they read what it holds and
+    write nothing into it.
+
+    Args:
+        path: Path of the folder, which is made if absent.
+        stage: String. The stage, as the command line calls it.
+        identity: JSON-able dictionary of all that the result depends on, as
+            `workdir.identity` returns it.
+        reads: Paths of the files or folders of other stages that are read,
+            whose records become part of the record of the result.
+        team: As `devices.team` returns it.
+        quick: Boolean. Whether the stage takes seconds, so that what was made
+            from something else goes without being asked for.
+
+    Attributes:
+        path: Path of the folder, or of this process' copy.
+
+    Example:
+
+    >>> def stage(output_dir):
+    ...     with StageFolder(
+    ...         output_dir, stage="search", identity={"seed": 3}
+    ...     ) as folder:
+    ...         if folder.result() is None:
+    ...             print("works")
+    ...             folder.finish({"accuracy": 0.5})
+    ...         return folder.result()
+    >>> stage("run/search")
+    works
+    {'accuracy': 0.5}
+    >>> stage("run/search")
+    {'accuracy': 0.5}
+    """
+
+    def __init__(
+        self,
+        path,
+        *,
+        stage,
+        identity,
+        reads=(),
+        team=cluster.ALONE,
+        quick=False,
+    ):
+        self.path = storage.path(path)
+        self.stage = stage
+        self.identity = json.loads(json.dumps(workdir.plain(identity)))
+        self.reads = [storage.path(each) for each in reads]
+        self.quick = quick
+        if team.size > 1:
+            # By their number the parts of a batch differ.
+            self.identity["processes"] = team.size
+        self.team = team
+        self._held = None
+        self._new = False
+        self._resumed = False
+        self._before = lineage.NOTHING
+        self._begun = time.monotonic()
+
+    def __enter__(self):
+        with contextlib.ExitStack() as stack:
+            if self.team.leads:
+                stack.enter_context(ownership.hold(self.path))
+                # A damaged record is told of before the work.
+                self._before = lineage.ancestry(self.reads)
+                self._claim()
+                stack.push(self._forget)
+            stack.enter_context(self.team.telling_of_the_lost())
+            self.team.agree(
+                json.dumps(self.identity, sort_keys=True),
+                "configuration, code and images",
+            )
+            if not self.team.leads:
+                copy = stack.enter_context(tempfile.TemporaryDirectory())
+                storage.copy_folder(self.path, pathlib.Path(copy))
+                self.path = pathlib.Path(copy)
+            if self.team.size > 1:
+                # What is copied is whole, and not to be written before.
+                self.team.agree(_content(self.path), "files of the stage")
+            stack.push(self._wait)
+            self._held = stack.pop_all()
+        return self
+
+    def __exit__(self, *error):
+        return self._held.__exit__(*error)
+
+    def result(self):
+        """Returns the dictionary given to `finish`, or `None` before that."""
+        file = self.path / "result.json"
+        if not file.exists():
+            return None
+        return workdir.read_json(file, format=workdir.RESULT_FORMAT)
+
+    def finish(self, result):
+        """Writes the record and the result, the last file, and returns it."""
+        text = workdir.as_json(result, format=workdir.RESULT_FORMAT)
+        file = self.path / "result.json"
+        self.record(
+            self.path,
+            result=(file.name, hashlib.sha256(text.encode()).hexdigest()),
+        )
+        workdir.write_atomically(file, text)
+        return self.result()
+
+    def record(self, folder, *, result):
+        """Writes what a result was made from beside it.
+
+        Args:
+            folder: Path of the folder for the record.
+            result: As `lineage.write` takes it.
+        """
+        lineage.write(
+            folder,
+            stage=self.stage,
+            made_from=self.identity,
+            result=result,
+            before=self._before,
+            seconds=time.monotonic() - self._begun,
+            resumed=self._resumed,
+        )
+
+    def _wait(self, kind, *_):
+        if kind is None:
+            # The first one has written all before another goes on.
+            self.team.wait()
+
+    def _forget(self, kind, *_):
+        mistaken = kind is not None and issubclass(kind, UsageError)
+        begun = any(
+            not path.name.startswith((*_OWN, _REPLACED))
+            for path in self.path.glob("*")
+        )
+        if self._new and mistaken and not begun:
+            # The mended command is welcome; checkpoints keep their identity.
+            (self.path / "identity.json").unlink(missing_ok=True)
+
+    def _claim(self):
+        file = self.path / _IDENTITY
+        if file.exists():
+            found = workdir.read_json(file, format=workdir.IDENTITY_FORMAT)
+            difference = _first_difference(found, self.identity)
+            if difference is None:
+                self._resumed = True
+                return
+            if replaces_stale():
+                self._put_aside()
+            elif self.quick:
+                (self.path / "result.json").unlink(missing_ok=True)
+            else:
+                field, old, new = difference
+                raise UsageError(
+                    f"Expected {field}={old}, with which {self.path} was made. "
+                    f"Received: {field}={new}. Use another --workdir, or give "
+                    "--replace to keep its files aside and do it again"
+                )
+        self._new = True
+        workdir.write_json(
+            file, self.identity, format=workdir.IDENTITY_FORMAT
+        )
+
+    def _put_aside(self):
+        """Moves the files into a folder below, the identity last.
+
+        Until then they are known to be of something else, should this be
+        interrupted. Folders of other stages stay, with identities of theirs.
+        """
+        names = {path.name for path in self.path.glob("*")}
+        number = 1
+        while f"{_REPLACED}{number}" in names:
+            number += 1
+        aside = self.path / f"{_REPLACED}{number}"
+        staying = {
+            name
+            for name in names
+            if name.startswith((ownership.LOCK, _REPLACED))
+            or (self.path / name / _IDENTITY).exists()
+        }
+        *moving, last = sorted(names - staying, key=lambda n: n == _IDENTITY)
+        aside.mkdir(parents=True, exist_ok=True)
+        for name in [*moving, last]:
+            storage.move(self.path / name, aside / name)
+        print(
+            f"{self.stage}: what {self.path} held was made from something "
+            f"else; it is kept in {aside}",
+            flush=True,
+        )
+
+
+def _content(folder):
+    """Returns the digests of the files of a folder as text."""
+    files = {
+        file.relative_to(folder).as_posix(): workdir.digest(file)
+        for file in folder.rglob("*")
+        if file.is_file() and not file.name.startswith(ownership.LOCK)
+    }
+    return json.dumps(files, sort_keys=True)
+
+
+def _first_difference(old, new, field=""):
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in [*new, *(name for name in old if name not in new)]:
+            below = _first_difference(
+                old.get(name), new.get(name), f"{field}.{name}".lstrip(".")
+            )
+            if below is not None:
+                return below
+        return None
+    return None if old == new else (field, old, new)
