@@ -9,6 +9,7 @@ import contextlib
 import errno
 import fnmatch
 import functools
+import hashlib
 import io
 import os
 import pathlib
@@ -16,7 +17,7 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from att_darts_tf import startup
@@ -30,6 +31,7 @@ class _Status(NamedTuple):
     """As much of `os.stat_result` as is told of a remote file."""
 
     st_size: int
+    st_mtime_ns: int
 
 
 @functools.total_ordering
@@ -108,7 +110,8 @@ class RemotePath(os.PathLike):
         return self.exists() and not self.is_dir()
 
     def stat(self) -> _Status:
-        return _Status(self._call("stat").length)
+        found = self._call("stat")
+        return _Status(found.length, found.mtime_nsec)
 
     def iterdir(self) -> Iterator["RemotePath"]:
         # Object stores end the names of folders with a slash.
@@ -206,6 +209,25 @@ def walk(
     if not is_remote(folder):
         return os.walk(folder, onerror=onerror)
     return _walk(folder, onerror)
+
+
+def revision_and_stamp(
+    root: Path, names: Iterable[str]
+) -> tuple[str, str]:
+    """Returns digests of files: of names and sizes, and of names and times.
+
+    Args:
+        root: Path of their folder.
+        names: Names in it, in an order that does not change.
+    """
+    digests = hashlib.sha256(), hashlib.sha256()
+    for name in names:
+        status = (root / name).stat()
+        values = status.st_size, status.st_mtime_ns
+        for digest, value in zip(digests, values, strict=True):
+            entry = f"{name}\0{value}\n"
+            digest.update(entry.encode("utf-8", "surrogateescape"))
+    return digests[0].hexdigest(), digests[1].hexdigest()
 
 
 @contextlib.contextmanager

@@ -193,7 +193,7 @@ def options_of(
                 "Leave it out"
             )
     if settings.runner == "DataflowRunner":
-        _check_dataflow(names, folder)
+        _check_dataflow(given, names, folder)
         return pipeline_options.PipelineOptions(
             [*given, "--runner=DataflowRunner"]
         )
@@ -219,7 +219,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check_dataflow(names, folder) -> None:
+def _check_dataflow(given, names, folder) -> None:
+    files = [flag.partition("=") for flag in given]
+    for name, _, place in files:
+        if name == "--setup_file" and not storage.is_file(place):
+            raise UsageError(
+                "Expected the file that --setup_file in config.beam.options "
+                f"names. Received: {place}, which does not exist. Name "
+                "another"
+            )
     for name in _NEEDED:
         if name not in names:
             raise UsageError(

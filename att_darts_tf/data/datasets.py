@@ -86,6 +86,8 @@ class Source:
         class_names: Names by label.
         revision: Changes with the source's images, as far as their names
             and sizes, or its version, tell.
+        stamp: Changes when one of its files is written, and in a copy. Other
+            images of the same names and sizes show in it alone.
         parts: Maps "train" or "test" to shares of it, each of which a worker
             reads; what they are is the source's own business.
         read_part: Maps such a share to its examples, in any order. It goes to
@@ -99,6 +101,7 @@ class Source:
     revision: str
     parts: Callable[[str], list[Any]]
     read_part: Callable[[Any], Iterator[Example]]
+    stamp: str = ""
     published: statistics.Statistics | None = None
 
     def read(self, split: str) -> Iterator[Example]:
@@ -239,7 +242,13 @@ def _read_sample(part) -> Iterator[Example]:
 
 def _open_folder(root, settings) -> Source:
     files = _divide_folder(root, settings.test_fraction)
-    revision = _revision_of(root, files)
+    keys = [
+        key
+        for by_class in files.values()
+        for of_class in by_class.values()
+        for key in of_class
+    ]
+    revision, stamp = storage.revision_and_stamp(root, keys)
 
     def parts(split):
         named = [
@@ -257,6 +266,7 @@ def _open_folder(root, settings) -> Source:
         revision,
         parts,
         functools.partial(_read_files, root),
+        stamp,
     )
 
 
@@ -270,6 +280,7 @@ def _open_records(root, settings) -> Source:
             (split, *file) for file in collection.files(split)
         ],
         functools.partial(_read_records, root, settings.test_fraction),
+        collection.stamp,
     )
 
 
@@ -400,16 +411,6 @@ def _image_files(folder) -> list:
 
 def _is_shown(path) -> bool:
     return not path.name.startswith(".")
-
-
-def _revision_of(root, files) -> str:
-    """Digests names and sizes: a file of another size changes it."""
-    digest = hashlib.sha256()
-    for by_class in files.values():
-        for key in (key for keys in by_class.values() for key in keys):
-            entry = f"{key}\0{(root / key).stat().st_size}\n"
-            digest.update(entry.encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
 
 
 def _import_tensorflow_datasets(name) -> Any:

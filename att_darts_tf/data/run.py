@@ -43,6 +43,8 @@ DECISIVE = (
     "augmentation",
 )
 BROKEN = "broken.txt"
+# Of the source's files, when they were read; it changes no later stage.
+STAMP = "stamp.txt"
 # Prefix of the folder of what readers leave to writers.
 STAGING = ".preparing-"
 # Python with TensorFlow and Beam; a worker in a process of its own is one more.
@@ -87,11 +89,11 @@ def _prepare(config, folder) -> dict[str, Any]:
         **{name: _plain(config.data[name]) for name in DECISIVE},
         "revision": source.revision,
     }
-    finished = _finished(folder, asked)
+    finished = _finished(folder, asked, source.stamp)
     if finished is not None:
         return finished
-    run_pipeline = _runner(config.beam, folder)
-    staging = folder / f"{STAGING}{_key_of(asked)}"
+    run_pipeline = _runner(config, folder)
+    staging = folder / f"{STAGING}{_key_of(asked, source.stamp)}"
     # What may refuse comes before what was prepared goes.
     _tell_memory(config.beam)
     jobs = parts.of(source)
@@ -118,6 +120,8 @@ def _prepare(config, folder) -> dict[str, Any]:
         )
         description = describe(source, asked, survey, written, indices)
         page.write(folder, description)
+        with storage.replacing(folder / STAMP) as partial:
+            partial.write_text(source.stamp, "utf-8")
         _write_description(folder, description)
         storage.remove(staging)
     return description
@@ -171,8 +175,10 @@ def describe(
     }
 
 
-def _runner(settings, folder):
+def _runner(config, folder):
     """Returns what runs the pipeline, or raises `UsageError` without Beam."""
+    if config.beam.runner == "DataflowRunner":
+        _check_reach(config.data)
     # It warns that it cannot reach what of Google's nothing here uses.
     python_logging.disable(python_logging.WARNING)
     try:
@@ -187,7 +193,19 @@ def _runner(settings, folder):
         ) from error
     finally:
         python_logging.disable(python_logging.NOTSET)
-    return beam.runner(settings, folder)
+    return beam.runner(config.beam, folder)
+
+
+def _check_reach(settings) -> None:
+    """Raises `UsageError` for images that other machines cannot read."""
+    for name in ("name", "data_dir"):
+        place = settings[name]
+        if place and storage.is_dir(place) and not storage.is_remote(place):
+            raise UsageError(
+                f"Expected config.data.{name} that workers of Dataflow can "
+                f"read, as gs://bucket/images. Received: {place}. Copy it "
+                "there, or give --config.beam.runner=DirectRunner"
+            )
 
 
 def _tell_memory(settings) -> None:
@@ -287,19 +305,22 @@ def _load(path) -> np.ndarray:
         return np.load(file, allow_pickle=False)
 
 
-def _key_of(asked) -> str:
-    """Names what is asked for, and by which code."""
-    total = hashlib.sha256(json.dumps(asked, sort_keys=True).encode())
+def _key_of(asked, stamp) -> str:
+    """Names what is asked for, of which files, and by which code."""
+    total = hashlib.sha256(json.dumps([asked, stamp], sort_keys=True).encode())
     for file in sorted(pathlib.Path(__file__).parent.glob("*.py")):
         total.update(file.read_bytes())
     return total.hexdigest()[:16]
 
 
-def _finished(folder, asked) -> dict[str, Any] | None:
+def _finished(folder, asked, stamp) -> dict[str, Any] | None:
     if not (folder / prepared.DESCRIPTION).exists():
         return None
     description = prepared.read_description(folder)
     if description["source"] != asked:
+        return None
+    file = folder / STAMP
+    if not file.exists() or file.read_text("utf-8") != stamp:
         return None
     try:
         prepared.check_files(folder, description)

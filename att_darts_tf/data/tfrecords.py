@@ -9,7 +9,7 @@ https://github.com/tensorflow/models/blob/master/research/slim/datasets/build_im
 """
 
 import dataclasses
-import hashlib
+import itertools
 import re
 from collections.abc import Iterator
 
@@ -34,12 +34,14 @@ class Collection:
     Attributes:
         class_names: Names by label.
         revision: Changes with the names and sizes of the files.
+        stamp: Changes when a file is written.
         train: Names of the files to train on.
         test: Those to judge by; none if a share of the others is.
     """
 
     class_names: tuple[str, ...]
     revision: str
+    stamp: str
     train: tuple[str, ...]
     test: tuple[str, ...]
 
@@ -66,24 +68,23 @@ def open_folder(root: storage.Path) -> Collection:
         root: Path of the folder.
     """
     files = {"train": [], "test": [], "validation": []}
-    digest = hashlib.sha256()
     for path in sorted(root.iterdir(), key=lambda path: path.name):
         found = _FILE.fullmatch(path.name)
         if found:
-            size = path.stat().st_size
-            entry = f"{path.name}\0{size}\n"
-            digest.update(entry.encode("utf-8", "surrogateescape"))
             files[found["split"]].append(path.name)
     if not files["train"]:
         raise UsageError(
             f"Expected TFRecord files to train on in {root}, whose names begin "
             "with train. Received: none. Rename them"
         )
-    names = _class_names(root)
-    digest.update("\n".join(names).encode("utf-8", "surrogateescape"))
+    class_names = _class_names(root)
+    revision, stamp = storage.revision_and_stamp(
+        root, [LABELS, *itertools.chain(*files.values())]
+    )
     return Collection(
-        names,
-        digest.hexdigest(),
+        class_names,
+        revision,
+        stamp,
         tuple(files["train"]),
         tuple(files["test"] or files["validation"]),
     )

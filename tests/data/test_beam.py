@@ -26,10 +26,6 @@ RUNNERS = {
 }
 
 
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     root = tmp_path_factory.mktemp("photos")
@@ -56,7 +52,7 @@ def expected(photos, tmp_path_factory):
             patch.setattr(datasets, "_PARTS", 1)
             patch.setattr(parts, "_SHARD_BYTES", 30_000)
             run.run_prepare(config, output_dir=folder)
-        found[kept] = contents(folder)
+        found[kept] = toy.contents(folder)
     return found
 
 
@@ -70,7 +66,7 @@ def test_workers_and_modes_change_no_byte(
     config = toy.encoded_config(photos, augmentation=kept)
     config.beam.update(RUNNERS[mode])
     run.run_prepare(config, output_dir=tmp_path)
-    assert contents(tmp_path) == expected[kept]
+    assert toy.contents(tmp_path) == expected[kept]
     assert len(expected[kept]) > 6
 
 
@@ -111,7 +107,7 @@ run.run_prepare(toy.encoded_config(sys.argv[1]), output_dir=sys.argv[2])
         run.run_prepare(toy.encoded_config(photos), output_dir=folder)
     assert again and not read & set(again)
     run.run_prepare(toy.encoded_config(photos), output_dir=tmp_path / "clean")
-    assert contents(folder) == contents(tmp_path / "clean")
+    assert toy.contents(folder) == toy.contents(tmp_path / "clean")
 
 
 @pytest.mark.slow
@@ -286,6 +282,22 @@ class TestDataflow:
         config.beam.update(runner="DataflowRunner", options=self.GIVEN)
         with pytest.raises(UsageError, match="workers of Dataflow can write"):
             beam.options_of(config.beam, tmp_path)
+
+    def test_a_setup_file_that_is_not_there_is_refused(self):
+        given = (*self.GIVEN[:3], "--setup_file=./stup.py")
+        message = refusal(runner="DataflowRunner", options=given)
+        assert "./stup.py, which does not exist" in message
+
+    @pytest.mark.parametrize("field", ["name", "data_dir"])
+    def test_its_workers_cannot_read_from_this_machine(self, field, tmp_path):
+        toy.write_folder(tmp_path / "images")
+        config = toy.config(tmp_path / "images" if field == "name" else
+                            "sample")
+        if field == "data_dir":
+            config.data.data_dir = str(tmp_path)
+        config.beam.update(runner="DataflowRunner", options=self.GIVEN)
+        with pytest.raises(UsageError, match=f"config.data.{field} that work"):
+            run.run_prepare(config, output_dir=tmp_path / "data")
 
     def test_its_own_packages_are_asked_for(self, monkeypatch):
         name = "apache_beam.runners.dataflow.internal"

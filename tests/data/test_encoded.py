@@ -37,10 +37,6 @@ def refusal(root, folder, **changes):
     return message
 
 
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     """Returns a folder of photographs, and their files by key."""
@@ -118,23 +114,24 @@ class TestPrepare:
         monkeypatch.setattr(parts, "_SHARD_BYTES", 40_000)
         monkeypatch.setattr(parts, "_THREADS", 1)
         prepare(photos[0], tmp_path / "again")
-        assert contents(tmp_path / "again") == contents(folder)
+        assert toy.contents(tmp_path / "again") == toy.contents(folder)
 
     def test_what_is_done_is_returned_at_once(
         self, photos, folder, monkeypatch
     ):
-        before = contents(folder)
+        before = toy.contents(folder)
         monkeypatch.setattr(parts, "of", None)
         result = prepare(photos[0], folder, crop_area=(0.5, 1.0))
         assert result == json.loads(before["dataset.json"])
-        assert contents(folder) == before
+        assert toy.contents(folder) == before
 
     def test_pixels_instead_leave_no_file_behind(self, photos, tmp_path):
         prepare(photos[0], tmp_path)
         (tmp_path / f"{run.STAGING}left").mkdir()
         prepare(photos[0], tmp_path, augmentation="padded_crop")
         assert not prepared.load(tmp_path).encoded
-        assert set(contents(tmp_path)) == {
+        assert set(toy.contents(tmp_path)) == {
+            "lineage.json",
             "dataset.json",
             "report.html",
             "test-00000-of-00001.tfrecord",
@@ -144,11 +141,11 @@ class TestPrepare:
     @pytest.mark.parametrize("name", ["train-index.npy", "tfrecord"])
     def test_a_damaged_file_is_made_good(self, photos, tmp_path, name):
         prepare(photos[0], tmp_path)
-        before = contents(tmp_path)
+        before = toy.contents(tmp_path)
         (path,) = (p for p in tmp_path.glob("train*") if str(p).endswith(name))
         path.write_bytes(path.read_bytes()[:-1] + b"x")
         prepare(photos[0], tmp_path)
-        assert contents(tmp_path) == before
+        assert toy.contents(tmp_path) == before
 
     def test_the_embedded_sample_can_be_kept_as_files(self, tmp_path):
         result = prepare("sample", tmp_path, image_size=(32, 32))

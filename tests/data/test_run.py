@@ -22,6 +22,7 @@ FILES = {
     "dataset.json",
     "lineage.json",
     "report.html",
+    "stamp.txt",
     "test-00000-of-00001.tfrecord",
     "train-00000-of-00001.tfrecord",
 }
@@ -36,16 +37,6 @@ def source_of(*examples, class_names=("a", "b")):
         lambda split: [split],
         lambda part: iter(examples),
     )
-
-
-def contents(folder):
-    found = {path.name: path.read_bytes() for path in folder.iterdir()}
-    if "lineage.json" in found:
-        # It tells when they were prepared, and in what time.
-        record = json.loads(found["lineage.json"])
-        del record["ended"], record["seconds"]
-        found["lineage.json"] = json.dumps(record).encode()
-    return found
 
 
 def refusal(config, folder):
@@ -179,9 +170,9 @@ def test_two_runs_write_the_same_bytes(tmp_path):
     config = toy.config(tmp_path / "images")
     for name in ("one", "two"):
         run.run_prepare(config, output_dir=tmp_path / name)
-    first = contents(tmp_path / "one")
-    assert set(first) == FILES
-    assert first == contents(tmp_path / "two")
+    first = toy.contents(tmp_path / "one")
+    assert set(first) == FILES - {"stamp.txt"}
+    assert first == toy.contents(tmp_path / "two")
 
 
 def test_the_result_is_the_description(tmp_path):
@@ -244,31 +235,57 @@ class TestAgain:
         assert self.collected
         assert result["splits"] != self.result["splits"]
 
+    def test_another_image_of_the_same_name_and_size_prepares_anew(self):
+        file = self.images / "cat" / "00.png"
+        # Without compression the size is that of the pixels.
+        one, other = (
+            toy.encode(image, "PNG", compress_level=0)
+            for image in toy.images(2)
+        )
+        assert len(one) == len(other)
+        file.write_bytes(one)
+        first = self.again()
+        self.collected.clear()
+        file.write_bytes(other)
+        second = self.again()
+        assert self.collected
+        assert second["source"] == first["source"]
+        assert prepared.digest_of(second) != prepared.digest_of(first)
+
+    def test_a_copy_prepares_anew_and_gives_the_same(self):
+        before = toy.contents(self.folder)
+        for file in self.images.rglob("*.png"):
+            later = file.stat().st_mtime_ns + 10**9
+            os.utime(file, ns=(later, later))
+        assert self.again() == self.result
+        assert self.collected
+        assert toy.contents(self.folder) == before
+
     @pytest.mark.parametrize(
         "name", sorted(name for name in FILES if name.endswith(".tfrecord"))
     )
     @pytest.mark.parametrize("missing", [False, True])
     def test_a_missing_or_damaged_file_is_made_good(self, name, missing):
-        before = contents(self.folder)
+        before = toy.contents(self.folder)
         path = self.folder / name
         path.unlink() if missing else path.write_bytes(b"damaged")
         assert self.again() == self.result
-        assert contents(self.folder) == before
+        assert toy.contents(self.folder) == before
 
     def test_what_is_refused_before_reading_leaves_it_alone(self):
-        before = contents(self.folder)
+        before = toy.contents(self.folder)
         self.config.data.channels = 1
         self.config.beam.update(mode="multi_processing", workers=100_000)
         assert "lower config.beam.workers" in refusal(self.config, self.folder)
-        assert contents(self.folder) == before
+        assert toy.contents(self.folder) == before
 
     def test_an_unknown_format_is_not_written_over(self):
         path = self.folder / "dataset.json"
         path.write_text(json.dumps({**self.result, "format": 7}))
-        before = contents(self.folder)
+        before = toy.contents(self.folder)
         message = refusal(self.config, self.folder)
         assert "format 1" in message and "format 7" in message
-        assert contents(self.folder) == before
+        assert toy.contents(self.folder) == before
 
     def test_a_failed_run_leaves_nothing_that_looks_done(self):
         (self.images / "cat" / "broken.png").write_bytes(b"broken")
@@ -307,7 +324,7 @@ run.run_prepare(toy.config(sys.argv[1]), output_dir=sys.argv[2])
     config = toy.config(tmp_path / "images")
     run.run_prepare(config, output_dir=tmp_path / "data")
     run.run_prepare(config, output_dir=tmp_path / "clean")
-    assert contents(tmp_path / "data") == contents(tmp_path / "clean")
+    assert toy.contents(tmp_path / "data") == toy.contents(tmp_path / "clean")
 
 
 class TestRefusals:

@@ -1,6 +1,7 @@
 """Small settings, images and folders that the tests of `data` share."""
 
 import io
+import json
 
 import ml_collections
 import numpy as np
@@ -63,6 +64,18 @@ def write_folder(root, *, classes=("cat", "ant"), count=12, shape=(8, 8, 3)):
             write_image(root / path, image)
             written[path] = image
     return written
+
+
+def contents(folder):
+    """Returns what prepared images have in their files, but not when."""
+    found = {path.name: path.read_bytes() for path in folder.iterdir()}
+    # Of the files that were read, and their times.
+    found.pop("stamp.txt", None)
+    if "lineage.json" in found:
+        record = json.loads(found["lineage.json"])
+        del record["ended"], record["seconds"]
+        found["lineage.json"] = json.dumps(record).encode()
+    return found
 
 
 def photo(*, size=(375, 500), seed=0):
