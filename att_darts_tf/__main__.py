@@ -48,7 +48,11 @@ _PREEMPTED = (
     f"{PROGRAM}: ended by SIGTERM; the same command goes on where it stopped"
 )
 _CONFIG_FLAG = re.compile(r"--?config(?:=(?P<value>.*))?", re.DOTALL)
-_SETTING_FLAG = re.compile(r"--?(?:no)?config\.(?P<name>[^=]+)(?:=.*)?", re.S)
+_SETTING_FLAG = re.compile(
+    r"--?(?:no)?config\.(?P<name>[^=]+)(?:=(?P<value>.*))?", re.DOTALL
+)
+# But for those of an argument's own.
+_COMMA = re.compile(r",(?![^(]*\))")
 _WRONG_TYPE = re.compile(r"flag --config\.(?P<name>[^=]+)=(?P<value>.*?): ")
 _TYPES = {
     int: "an integer",
@@ -662,6 +666,7 @@ def _parse(argv):
     if config_name is not None:
         config = settings.load(config_name)
         _check_names(rest, config)
+        rest = [_texts_quoted(argument) for argument in rest]
         _define_settings(config, rest, values)
     try:
         # absl takes a first argument for the program's name.
@@ -759,6 +764,18 @@ def _check_names(arguments, config):
             f"Unknown setting. Expected one that {PROGRAM} STAGE --help lists. "
             f"Received: config.{received}. {hint}"
         )
+
+
+def _texts_quoted(argument):
+    """Returns a flag of several texts as the parser of tuples takes them."""
+    match = _SETTING_FLAG.fullmatch(argument)
+    if match is None or match["name"] not in settings.TEXTS:
+        return argument
+    value = match["value"]
+    if value is None or value.lstrip().startswith(("(", "[")):
+        return argument
+    texts = tuple(filter(None, _COMMA.split(value)))
+    return f"--config.{match['name']}={texts!r}"
 
 
 def _define_settings(config, arguments, values):

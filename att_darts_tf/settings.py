@@ -419,6 +419,10 @@ for _field, _meaning in (
     )
 
 
+# Several texts, which a command line gives as `--config.NAME=one,other`.
+TEXTS = frozenset(("beam.options", "pipeline.baselines", "pipeline.targets"))
+
+
 def shipped() -> dict[str, str]:
     """Returns the first line of each shipped configuration by its name."""
     package = importlib.util.find_spec(SHIPPED)

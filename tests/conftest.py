@@ -1,6 +1,15 @@
 import pytest
-import tensorflow as tf
-from tensorflow.python.framework import config as framework_config
+
+from att_darts_tf import startup
+
+# As every command does, before anything else loads it: processes that tests
+# start get the threads of this one by the environment, and so the same bits.
+startup.load_tensorflow()
+
+import tensorflow as tf  # noqa: E402
+from tensorflow.python.framework import (  # noqa: E402
+    config as framework_config,
+)
 
 
 @pytest.fixture(scope="session", autouse=True)

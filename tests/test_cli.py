@@ -707,6 +707,33 @@ class TestRuns:
             run("search", "--config=demo", f"--workdir={folder}")
 
 
+class TestTexts:
+    @pytest.mark.parametrize(
+        ("value", "expected"),
+        [
+            ("imagenet", ("imagenet",)),
+            ("cifar:cifar100,imagenet", ("cifar:cifar100", "imagenet")),
+            ("/a/b.py,", ("/a/b.py",)),
+            ("('imagenet',)", ("imagenet",)),
+            ("a=(1,2),b", ("a=(1,2)", "b")),
+            ("", ()),
+        ],
+    )
+    def test_need_no_quotes(self, folder, searched, value, expected):
+        command = ("search", "--config=demo", f"--workdir={folder}")
+        assert run(*command, f"--config.pipeline.targets={value}").status == 0
+        assert searched[-1].pipeline.targets == expected
+
+    def test_are_all_settings_of_several_texts(self):
+        config = settings.load("base")
+        of_none = {
+            name
+            for name, value in settings.flatten(config)
+            if value == ()
+        }
+        assert of_none == settings.TEXTS
+
+
 class TestReplace:
     @pytest.fixture
     def begun(self, folder, searched):
