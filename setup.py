@@ -81,6 +81,7 @@ setuptools.setup(
             "importlib_resources",
         ],
         "beam": ["apache-beam>=2.77"],
+        "vertex": ["kfp>=2.17,<2.18", "google-cloud-aiplatform>=2.7,<3"],
         "tune": ["keras-tuner>=1.4.8"],
         "test": [
             "pytest",

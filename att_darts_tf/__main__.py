@@ -39,7 +39,7 @@ from att_darts_tf.engine import (
     workdir,
 )
 from att_darts_tf.errors import UsageError
-from att_darts_tf.space import published
+from att_darts_tf.space import published, registry
 
 PROGRAM = "att-darts"
 USAGE_STATUS = 2
@@ -54,6 +54,9 @@ _SETTING_FLAG = re.compile(
 # But for those of an argument's own.
 _COMMA = re.compile(r",(?![^(]*\))")
 _WRONG_TYPE = re.compile(r"flag --config\.(?P<name>[^=]+)=(?P<value>.*?): ")
+# Flags that one stage takes.
+_OWN_FLAGS = ("checkpoint", "cell", "runner", "compile_to")
+_RUNNERS = ("local", "vertex")
 _TYPES = {
     int: "an integer",
     float: "a number",
@@ -74,6 +77,13 @@ class Command:
     replace: bool = False
     checkpoint: str = ""
     cell: str = ""
+    runner: str = "local"
+    compile_to: str = ""
+
+    @property
+    def elsewhere(self) -> bool:
+        """Returns whether nothing is read or written in the work directory."""
+        return self.runner != "local" or bool(self.compile_to)
 
     @property
     def leads(self) -> bool:
@@ -237,6 +247,18 @@ def _pipeline(command, folders):
             "not installed. Run: pip install 'att-darts-tf[pipeline]', or run "
             "the other stages one by one"
         ) from error
+    if command.compile_to:
+        pipeline.compile_pipeline(
+            command.config,
+            folders,
+            command.compile_to,
+            on_vertex=command.runner == "vertex",
+        )
+        return [f"Compiled: {command.compile_to}"]
+    if command.runner == "vertex":
+        for line in pipeline.run_on_vertex(command.config, folders):
+            print(line, flush=True)
+        return []
     if storage.is_remote(folders.root):
         raise UsageError(
             "Expected a --workdir on this machine for the stage pipeline, "
@@ -358,7 +380,12 @@ STAGES = {
         "config.data.name",
         "everything above",
         ("data", "beam", "space", "search", "selection", "network", "repeats",
-         "export", "engine", "hourly_price", "pipeline"),
+         "export", "engine", "hourly_price", "pipeline", "vertex"),
+        {
+            "runner=local": "what runs the tasks: this machine, or vertex, "
+            "Vertex AI by config.vertex, with --workdir in a bucket",
+            "compile_to=FILE": "only write the pipeline, as YAML",
+        },
     ),
     "import-checkpoint": Stage(
         _import_checkpoint,
@@ -584,6 +611,11 @@ def _main(argv):
     begun = time.monotonic()
     if not command.leads:
         return _follow(command)
+    if command.elsewhere:
+        folders = layout.of(command.workdir)
+        lines = STAGES[command.stage].run(command, folders)
+        print("\n".join(lines))
+        return 0
     with contextlib.ExitStack() as stack:
         if command.replace:
             stack.enter_context(stage_folder.replacing_stale())
@@ -658,9 +690,9 @@ def _parse(argv):
     flags.DEFINE_boolean(
         "replace", False, "Do again what is stale.", flag_values=values
     )
-    for name in ("checkpoint", "cell"):
+    for name in _OWN_FLAGS:
         flags.DEFINE_string(
-            name, "", "Of import-checkpoint.", flag_values=values
+            name, "", "Of one stage alone.", flag_values=values
         )
     config = None
     if config_name is not None:
@@ -682,13 +714,21 @@ def _parse(argv):
                 f"Expected --{name}=... Received: none. See {PROGRAM} {stage} "
                 "--help"
             )
-    own = {name.partition("=")[0] for name in STAGES[stage].flags}
-    for name in ("checkpoint", "cell"):
+    own = [name.partition("=")[0] for name in STAGES[stage].flags]
+    for name in _OWN_FLAGS:
         if values[name].present and name not in own:
+            (taker,) = (
+                each
+                for each, described in STAGES.items()
+                if any(flag.startswith(f"{name}=") for flag in described.flags)
+            )
             raise UsageError(
                 f"Expected flags of the stage {stage}. Received: --{name}, "
-                "which import-checkpoint alone takes. Leave it out"
+                f"which {taker} alone takes. Leave it out"
             )
+    runner = values.runner or "local"
+    if runner not in _RUNNERS:
+        raise registry.unknown_name("runner", _RUNNERS, runner)
     given = list(argv)
     given.remove(stage)
     return Command(
@@ -699,6 +739,8 @@ def _parse(argv):
         values.replace,
         values.checkpoint,
         values.cell,
+        runner,
+        values.compile_to,
     )
 
 

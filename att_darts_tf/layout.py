@@ -187,6 +187,7 @@ def _compare(
             ("repeats", layout.trainings),
             ("export.", layout.export),
             ("pipeline.", None),
+            ("vertex.", None),
             ("beam.", None),
             ("hourly_price", None),
         )

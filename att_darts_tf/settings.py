@@ -17,7 +17,7 @@ from typing import Any
 
 import ml_collections
 
-from att_darts_tf import storage
+from att_darts_tf import stages, storage
 from att_darts_tf.errors import UsageError
 from att_darts_tf.space import published, registry, search_space, trained
 
@@ -147,6 +147,8 @@ _MODEL_NAME = Rule(
     and _FOLDER.fullmatch(value) is not None
     and value not in _BESIDE,
 )
+_TEXT = Rule("a text", lambda value: isinstance(value, str))
+_LABEL = re.compile(r"[a-z][a-z0-9_-]{0,62}=[a-z0-9_-]{0,63}")
 _VERSION = Rule(
     "an integer from 1 to 2**63 - 1",
     lambda value: _is_integer(value) and 1 <= value < 2**63,
@@ -358,12 +360,52 @@ SETTINGS: dict[str, Setting] = {
             lambda value: _is_integer(value) and 0 <= value <= 10,
         ),
     ),
+    "vertex.project": Setting("project of Google Cloud", _TEXT),
+    "vertex.region": Setting("region of Vertex AI, as europe-west4", _TEXT),
+    "vertex.image": Setting("image with this project, which tasks run", _TEXT),
+    "vertex.root": Setting(
+        "folder of Vertex AI's own files, as gs://bucket/pipeline", _TEXT
+    ),
+    "vertex.service_account": Setting(
+        "account that tasks run as; the project's own if unset", _TEXT
+    ),
+    "vertex.failure_policy": Setting(
+        "what happens after a task has failed: slow finishes what it can",
+        _one_of(("fast", "slow")),
+    ),
+    "vertex.labels": Setting(
+        "labels of the job",
+        Rule(
+            'texts of small letters, digits, - and _, as "team=vision"',
+            lambda value: isinstance(value, tuple)
+            and all(
+                isinstance(each, str) and _LABEL.fullmatch(each)
+                for each in value
+            ),
+        ),
+    ),
     "repeats": Setting("trainings of the final network", _integer(1)),
     "hourly_price": Setting(
         "price of an hour of the device in the report; 0 for none",
         _at_least(0),
     ),
 }
+for _stage in stages.STAGES:
+    SETTINGS |= {
+        f"vertex.{_stage}.cpus": Setting(
+            f"processors of each task {_stage}", _integer(1)
+        ),
+        f"vertex.{_stage}.memory": Setting(
+            f"memory of each task {_stage}, in gigabytes", _integer(1)
+        ),
+        f"vertex.{_stage}.accelerator": Setting(
+            f"kind of accelerator of each task {_stage}, as NVIDIA_TESLA_T4",
+            _TEXT,
+        ),
+        f"vertex.{_stage}.accelerators": Setting(
+            f"accelerators of each task {_stage}", _integer(0)
+        ),
+    }
 for _section in ("selection", "network"):
     SETTINGS |= _network_settings(_section)
     SETTINGS |= {
@@ -393,7 +435,6 @@ for _section in ("selection", "network"):
             "side of the erased square in pixels; 0 erases none", _integer(0)
         ),
     }
-_TEXT = Rule("a text", lambda value: isinstance(value, str))
 SETTINGS |= {
     "network.cell": Setting(
         "published cell or genotype file, or densenet_bc; unset trains the "
@@ -516,6 +557,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
             f"Received: {config.space.location}, which is config.space."
             "location. Leave it out"
         )
+    _check_accelerators(config.vertex)
     _check_workers(config.beam)
     _check_devices(config)
     if config.engine.precision != "float32" and (
@@ -535,6 +577,17 @@ def validate(config: ml_collections.ConfigDict) -> None:
     if config.network.cell == published.DENSENET:
         _check_without_cells(config)
     _check_fine_tuning(config.network)
+
+
+def _check_accelerators(vertex: ml_collections.ConfigDict) -> None:
+    for stage in stages.STAGES:
+        machine = vertex[stage]
+        if bool(machine.accelerator) != bool(machine.accelerators):
+            raise UsageError(
+                f"Expected config.vertex.{stage}.accelerator and .accelerators "
+                f"or none of them. Received: {machine.accelerator!r} and "
+                f"{machine.accelerators}. Give both"
+            )
 
 
 def _check_workers(beam: ml_collections.ConfigDict) -> None:

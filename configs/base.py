@@ -188,6 +188,45 @@ def pipeline():
     })
 
 
+def vertex():
+    """Where `pipeline --runner=vertex` runs its tasks; see docs/cloud.md."""
+
+    def machine(cpus, memory):
+        # Gigabytes; and how many of which accelerator, "" for none.
+        return {
+            "cpus": cpus,
+            "memory": memory,
+            "accelerator": "",
+            "accelerators": 0,
+        }
+
+    return ml_collections.ConfigDict({
+        # Of Google Cloud; these four are asked for.
+        "project": "",
+        "region": "",
+        # With this project in it, as of the Dockerfile.
+        "image": "",
+        # Folder that Vertex AI keeps its own files in, as gs://bucket/pipeline.
+        "root": "",
+        # Who runs the tasks; "" is the default of the project.
+        "service_account": "",
+        # What tasks do after another one has failed: "slow" finishes those that
+        # can be, "fast" starts none.
+        "failure_policy": "fast",
+        # As "team=vision".
+        "labels": (),
+        # Of each kind of task.
+        "prepare": machine(8, 32),
+        "sample": machine(2, 8),
+        "search": machine(8, 32),
+        "select": machine(8, 32),
+        "train": machine(8, 32),
+        "evaluate": machine(8, 32),
+        "export": machine(4, 16),
+        "report": machine(2, 8),
+    })
+
+
 def get_config(variant=""):
     """Returns the configuration; a shipped one names its variants."""
     if variant:
@@ -205,6 +244,7 @@ def get_config(variant=""):
         "network": training(epochs=600),
         "export": export(),
         "pipeline": pipeline(),
+        "vertex": vertex(),
         # Published results are the mean of several trainings.
         "repeats": 1,
         # Of the device, in any currency: the report multiplies it with the

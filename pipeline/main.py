@@ -4,11 +4,15 @@ import contextlib
 import io
 import json
 import logging
+import os
+import pathlib
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import ml_collections
-from kfp import local
+from kfp import compiler, local
 
 from att_darts_tf import (
     branches,
@@ -39,10 +43,7 @@ def run_pipeline(
     Returns:
         The lines of the table of results.
     """
-    runs = {
-        branch: branch.config(config)
-        for branch in (branches.MAIN, *branches.of(config))
-    }
+    runs = runs_of(config)
     refuse_replaced_text(runs.values(), folders)
     define = pipeline.define(runs, code=code_digests(config))
     with contextlib.ExitStack() as stack:
@@ -67,17 +68,117 @@ def run_pipeline(
             cache_root=str(folders.pipeline / cache.FOLDER),
         )
         try:
-            define(
-                workdir=str(folders.root),
-                seeds=list(config.search.seeds),
-                repeats=list(range(config.repeats)),
-            )
+            define(**parameters(config, folders))
         except RuntimeError as error:
             mistake = supervision.mistake(folders.pipeline)
             if mistake is None:
                 raise
             raise mistake from error
     return summary.table(config, folders)
+
+
+def compile_pipeline(
+    config: ml_collections.ConfigDict,
+    folders: Layout,
+    file: str | os.PathLike,
+    *,
+    on_vertex: bool,
+) -> None:
+    """Writes the pipeline as a file that runners of Kubeflow pipelines take.
+
+    Args:
+        config: The resolved configuration.
+        folders: The work directory, in which tasks keep their files.
+        file: Path of the file.
+        on_vertex: Boolean. Whether tasks are given image and machines of
+            `config.vertex`.
+    """
+    define = pipeline.define(
+        runs_of(config),
+        code=code_digests(config),
+        vertex=config.vertex if on_vertex else None,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        # The compiler takes names that end so alone.
+        compiled = pathlib.Path(folder, "pipeline.yaml")
+        compiler.Compiler().compile(
+            define,
+            str(compiled),
+            pipeline_parameters=parameters(config, folders),
+        )
+        workdir.write_atomically(file, compiled.read_bytes())
+
+
+def run_on_vertex(
+    config: ml_collections.ConfigDict, folders: Layout
+) -> Iterator[str]:
+    """Submits the pipeline to Vertex AI and yields lines until it ends."""
+    try:
+        from att_darts_tf.pipeline import vertex
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("google"):
+            raise
+        raise UsageError(
+            "Expected the package google-cloud-aiplatform for --runner=vertex. "
+            f"Received: no module {error.name!r}. Run: pip install "
+            "'att-darts-tf[vertex]'"
+        ) from error
+    vertex.check(config.vertex)
+    check_reach(config, folders)
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder, "pipeline.yaml")
+        compile_pipeline(config, folders, file, on_vertex=True)
+        yield from vertex.submit(config.vertex, file)
+
+
+def check_reach(config: ml_collections.ConfigDict, folders: Layout) -> None:
+    """Raises `UsageError` for places that tasks elsewhere cannot reach."""
+    if not storage.is_remote(folders.root):
+        raise UsageError(
+            "Expected a --workdir that tasks of Vertex AI can reach, as "
+            f"gs://bucket/run. Received: {folders.root}. Choose another"
+        )
+    for run in runs_of(config).values():
+        for name in ("name", "data_dir"):
+            _check_remote(f"data.{name}", run.data[name])
+        for name in ("cell", "pretrained"):
+            _check_remote(f"network.{name}", run.network[name])
+        if run.engine.strategy == "multi_worker":
+            raise UsageError(
+                "Expected tasks of one machine each beside --runner=vertex. "
+                "Received: config.engine.strategy=multi_worker. Give mirrored, "
+                "or run single stages as custom jobs of several machines"
+            )
+
+
+def _check_remote(name, place) -> None:
+    here = place and not storage.is_remote(place)
+    if here and (os.path.isabs(place) or os.path.exists(place)):
+        raise UsageError(
+            f"Expected config.{name} that tasks of Vertex AI can reach, as "
+            f"gs://bucket/name. Received: {place}. Copy it there"
+        )
+
+
+def runs_of(
+    config: ml_collections.ConfigDict,
+) -> dict[branches.Branch, ml_collections.ConfigDict]:
+    """Returns the configurations of a run and of what is compared with it."""
+    return {
+        branch: branch.config(config)
+        for branch in (branches.MAIN, *branches.of(config))
+    }
+
+
+def parameters(
+    config: ml_collections.ConfigDict, folders: Layout
+) -> dict[str, Any]:
+    """Returns what the pipeline is called with."""
+    return {
+        "workdir": str(folders.root),
+        "seeds": list(config.search.seeds),
+        "repeats": list(range(config.repeats)),
+    }
 
 
 def code_digests(config: ml_collections.ConfigDict) -> dict[str, str]:

@@ -25,6 +25,7 @@ def define(
     runs: Mapping[branches.Branch, ml_collections.ConfigDict],
     *,
     code: Mapping[str, str],
+    vertex: ml_collections.ConfigDict | None = None,
 ) -> Callable:
     """Returns the pipeline.
 
@@ -37,6 +38,7 @@ def define(
         runs: The configurations of the run itself and of those that it is
             compared with.
         code: Digests by the stage's name.
+        vertex: `config.vertex`, for tasks that run there.
     """
     main = branches.MAIN
     options = runs[main].pipeline
@@ -58,6 +60,8 @@ def define(
         made.set_env_variable("PYTHONUNBUFFERED", "1")
         if options.retries:
             made.set_retry(num_retries=options.retries)
+        if vertex is not None:
+            _place(made, vertex, stage)
         return made
 
     def prepared(branch, root):
@@ -149,3 +153,14 @@ def define(
             reported([])
 
     return att_darts
+
+
+def _place(task, vertex, stage):
+    """Gives a task the image and the machine that it runs on."""
+    machine = vertex[stage]
+    task.set_container_image(vertex.image)
+    task.set_cpu_limit(str(machine.cpus))
+    task.set_memory_limit(f"{machine.memory}G")
+    if machine.accelerators:
+        task.set_accelerator_type(machine.accelerator)
+        task.set_accelerator_limit(machine.accelerators)

@@ -73,6 +73,15 @@ def supervise(folder: pathlib.Path) -> Iterator[None]:
             preemption.allow()
 
 
+def is_supervised() -> bool:
+    """Returns whether a supervisor of this machine has started this process.
+
+    A component that is called on its own, or on another machine, has nobody to
+    end with.
+    """
+    return RUN_VARIABLE in os.environ
+
+
 def end_with_supervisor(folder: pathlib.Path) -> None:
     """Ends this process as soon as its supervisor has ended.
 
@@ -81,10 +90,7 @@ def end_with_supervisor(folder: pathlib.Path) -> None:
     Args:
         folder: Path of the pipeline's folder.
     """
-    identifier = os.environ.get(RUN_VARIABLE)
-    # A component that is called on its own has nobody to end with.
-    if identifier is None:
-        return
+    identifier = os.environ[RUN_VARIABLE]
     # A task that starts while its supervisor dies may meet the next one.
     if (folder / _ALIVE).read_text() != identifier:
         os.kill(os.getpid(), signal.SIGKILL)

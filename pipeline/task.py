@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import signal
+import sys
 import time
 from collections.abc import Iterator, Mapping
 
@@ -39,18 +40,23 @@ def begin(
     begun = time.monotonic()
     # Control-C reaches every process of a terminal; the first one decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    whole = layout.Layout(pathlib.Path(root))
+    whole = layout.of(root)
     folders = whole.branch(branch)
     with preemption.watching():
-        supervision.end_with_supervisor(whole.pipeline)
-        if supervision.mistake(whole.pipeline) is not None:
-            raise SystemExit(2)
+        if supervision.is_supervised():
+            supervision.end_with_supervisor(whole.pipeline)
+            if supervision.mistake(whole.pipeline) is not None:
+                raise SystemExit(2)
         startup.load_tensorflow()
         try:
             with workdir.telling_of_a_full_disk():
                 yield settings.from_plain(json.loads(config)), folders
             print(summary.used("the task", begun), flush=True)
         except UsageError as error:
+            if not supervision.is_supervised():
+                # On another machine; its log is all that there is.
+                print(f"att-darts: {error}", file=sys.stderr)
+                raise SystemExit(2) from None
             supervision.hand_over(error, whole.pipeline)
             raise SystemExit(2) from error
 
@@ -71,7 +77,7 @@ def publish(
         content: The file or folder whose digest stands for it, in the keys of
             the cache too; the whole of it if not given.
     """
-    artifact.path = str(path)
+    artifact.uri = str(path)
     content = path if content is None else content
     artifact.metadata[CONTENT] = str(content)
     artifact.metadata[SHA256] = workdir.digest(content)

@@ -38,8 +38,8 @@ def evaluate(
 
         result = evaluate.run_evaluation(
             settings,
-            data_dir=records.path,
-            models=[network.path for network in networks],
+            data_dir=records.uri,
+            models=[network.uri for network in networks],
             output_dir=folders.evaluation,
         )
         task.log(
@@ -51,6 +51,6 @@ def evaluate(
             },
         )
         task.publish(
-            served, networks[0].path, content=folders.trained(0)
+            served, networks[0].uri, content=folders.trained(0)
         )
         task.write(accuracy, result["mean"])

@@ -35,8 +35,8 @@ def export(
 
         serving.run_export(
             settings,
-            data_dir=records.path,
-            model=network.path,
+            data_dir=records.uri,
+            model=network.uri,
             output_dir=folders.export,
             evaluation=folders.evaluation,
         )

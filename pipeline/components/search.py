@@ -35,7 +35,7 @@ def search(
 
         folder = folders.search(seed)
         result = run.run_search(
-            settings, data_dir=records.path, output_dir=folder, seed=seed
+            settings, data_dir=records.uri, output_dir=folder, seed=seed
         )
         found = folders.found(seed)
         task.publish(cells, found)

@@ -35,8 +35,8 @@ def select(
 
         result = run.run_selection(
             settings,
-            data_dir=records.path,
-            genotypes=[candidate.path for candidate in candidates],
+            data_dir=records.uri,
+            genotypes=[candidate.uri for candidate in candidates],
             output_dir=folders.selection,
         )
         task.publish(cells, folders.selected)

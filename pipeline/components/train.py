@@ -40,9 +40,9 @@ def train(
         folder = folders.training(repeat)
         result = run.run_training(
             resolved,
-            data_dir=records.path,
+            data_dir=records.uri,
             genotype=(
-                cells.path if cells else settings.given_cells(resolved)
+                cells.uri if cells else settings.given_cells(resolved)
             ),
             output_dir=folder,
             seed=repeat,
