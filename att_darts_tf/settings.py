@@ -461,7 +461,14 @@ for _field, _meaning in (
 
 
 # Several texts, which a command line gives as `--config.NAME=one,other`.
-TEXTS = frozenset(("beam.options", "pipeline.baselines", "pipeline.targets"))
+TEXTS = frozenset(
+    (
+        "beam.options",
+        "pipeline.baselines",
+        "pipeline.targets",
+        "vertex.labels",
+    )
+)
 
 
 def shipped() -> dict[str, str]:

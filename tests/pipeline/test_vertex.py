@@ -19,6 +19,7 @@ from google.protobuf import json_format
 from att_darts_tf import __main__ as command_line
 from att_darts_tf import settings
 from att_darts_tf.pipeline import main, vertex
+from att_darts_tf.space import published
 from tests.pipeline import vertex_server
 
 SETTINGS = {
@@ -81,9 +82,7 @@ def service(server, monkeypatch):
     service, address = server
     service.__init__()
     service.answers = [DONE]
-    monkeypatch.setattr(
-        vertex, "endpoint", lambda region: f"{region}@{address}"[len(region) + 1:]
-    )
+    monkeypatch.setattr(vertex, "endpoint", lambda region: address)
     monkeypatch.setattr(
         google.auth,
         "default",
@@ -280,9 +279,15 @@ class TestRefusal:
         assert "gs://bucket/run" in refused(
             run(workdir=tmp_path / "run", **SETTINGS)
         )
-        for name in ("data.name", "data.data_dir", "network.cell"):
-            line = refused(run(f"--config.{name}={tmp_path}", **SETTINGS))
-            assert f"config.{name} that tasks" in line or "cell" in line
+        cells = tmp_path / "cells.json"
+        published.get("att_darts").write(cells)
+        for name, place in (
+            ("data.name", tmp_path),
+            ("data.data_dir", tmp_path),
+            ("network.cell", cells),
+        ):
+            line = refused(run(f"--config.{name}={place}", **SETTINGS))
+            assert f"config.{name} that tasks" in line
         line = refused(
             run("--config.engine.strategy=multi_worker", **SETTINGS)
         )

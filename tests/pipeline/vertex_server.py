@@ -1,7 +1,7 @@
-"""The interface of Vertex AI's `PipelineService` that is used, on this machine.
+"""As much of Vertex AI's `PipelineService` as is used, on this machine.
 
-It keeps what it is sent and answers as a test says. It is not Vertex AI: whether
-that would run the job, it cannot tell.
+It keeps what it is sent and answers as a test says. It is not Vertex AI:
+whether that would run the job, it cannot tell.
 """
 
 import contextlib
