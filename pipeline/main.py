@@ -115,12 +115,13 @@ def run_on_vertex(
     """Submits the pipeline to Vertex AI and yields lines until it ends."""
     try:
         from att_darts_tf.pipeline import vertex
-    except ModuleNotFoundError as error:
+    except ImportError as error:
+        # Other packages of Google's may be there without this one.
         if not (error.name or "").startswith("google"):
             raise
         raise UsageError(
             "Expected the package google-cloud-aiplatform for --runner=vertex. "
-            f"Received: no module {error.name!r}. Run: pip install "
+            "Received: it is not installed. Run: pip install "
             "'att-darts-tf[vertex]'"
         ) from error
     vertex.check(config.vertex)

@@ -113,8 +113,9 @@ BESIDE = {
 # TensorFlow Datasets alone reads, see tests/data/test_datasets.py; what changes
 # no image, see tests/data/test_beam.py and test_run.py; what the report
 # reads, see tests/test_report.py; what refuses an export, see
-# tests/test_serving.py; and which tasks there are, see
-# tests/pipeline/test_pipeline.py.
+# tests/test_serving.py; which tasks there are, see
+# tests/pipeline/test_pipeline.py; and where they run, see
+# tests/pipeline/test_vertex.py.
 ELSEWHERE = {
     "beam.runner",
     "beam.mode",
@@ -129,6 +130,7 @@ ELSEWHERE = {
     "pipeline.baselines",
     "pipeline.retries",
     "pipeline.targets",
+    *(name for name in settings.SETTINGS if name.startswith("vertex.")),
 }
 
 

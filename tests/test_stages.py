@@ -123,4 +123,7 @@ def test_every_setting_is_of_a_stage():
         name for stage in stages.STAGES.values() for name in stage.settings
     }
     for name in settings.SETTINGS:
+        # Where tasks run changes no result.
+        if name.startswith("vertex."):
+            continue
         assert {name, name.partition(".")[0]} & named, name

@@ -330,6 +330,46 @@ class TestBranches:
         assert "Test accuracy" in output
 
 
+# What runs a compiled file here: nothing of the library but what tasks import.
+RUNNER = """
+import sys
+from kfp import components, local
+
+local.init(local.SubprocessRunner(use_venv=False), pipeline_root=sys.argv[2])
+components.load_component_from_file(sys.argv[1])()
+"""
+
+
+@pytest.mark.slow
+def test_compiled_file_runs_elsewhere(compared, tmp_path):
+    folder, _, _ = compared
+    file = tmp_path / "pipeline.yaml"
+    output = run("pipeline", folder, f"--compile_to={file}")
+    assert output == f"Compiled: {file}\n"
+    results = {
+        name: (folder / name / "result.json").read_text()
+        for name in ("search/seed-3", "training/repeat-1", "evaluation")
+    }
+    (folder / "report/report.html").unlink()
+    done = subprocess.run(
+        [sys.executable, "-c", RUNNER, file, tmp_path / "root"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=tmp_path,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stdout
+    assert executed(done.stdout) == [
+        *("evaluate", "export", "prepare", "report"),
+        *("search", "search", "select", "train", "train"),
+    ]
+    # The folders know what has been done, whoever asks.
+    for name, text in results.items():
+        assert (folder / name / "result.json").read_text() == text
+    assert (folder / "report/report.html").exists()
+
+
 @pytest.mark.slow
 def test_what_is_stale_is_done_again_and_nothing_else(compared):
     folder, _, _ = compared

@@ -120,6 +120,7 @@ READERS = {
     "repeats": {"report"},
     "hourly_price": {"report"},
     "pipeline": {"report"},
+    "vertex": set(),
 }
 OTHER = {
     **{name: value for name, (value, _) in test_every_setting.OTHER.items()},
@@ -136,6 +137,24 @@ OTHER = {
     "data.name": "cifar10",
     "export.least_accuracy": 0.25,
     "pipeline.retries": 3,
+    # What a task runs on changes no result.
+    "vertex.project": "birds",
+    "vertex.region": "europe-west4",
+    "vertex.image": "image",
+    "vertex.root": "gs://bucket/pipeline",
+    "vertex.service_account": "runner",
+    "vertex.failure_policy": "slow",
+    "vertex.labels": ("team=vision",),
+    **{
+        f"vertex.{stage}.{field}": value
+        for stage in stages.STAGES
+        for field, value in (
+            ("cpus", 3),
+            ("memory", 7),
+            ("accelerator", "NVIDIA_TESLA_T4"),
+            ("accelerators", 1),
+        )
+    },
 }
 # They change which tasks there are.
 OF_THE_SHAPE = {"network.cell", "network.pretrained", "pipeline.baselines",

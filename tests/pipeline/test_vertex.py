@@ -7,8 +7,10 @@ encryption: requests are checked, not Vertex AI.
 import contextlib
 import io
 import json
+import sys
 
 import google.auth
+import google.cloud
 import grpc
 import pytest
 import yaml
@@ -17,7 +19,7 @@ from google.cloud import aiplatform_v1
 from google.protobuf import json_format
 
 from att_darts_tf import __main__ as command_line
-from att_darts_tf import settings
+from att_darts_tf import pipeline, settings
 from att_darts_tf.pipeline import main, vertex
 from att_darts_tf.space import published
 from tests.pipeline import vertex_server
@@ -267,6 +269,14 @@ class TestRefusal:
     def test_of_a_root_outside_of_buckets(self, service):
         line = refused(run(**{**SETTINGS, "root": "/tmp/pipeline"}))
         assert "gs://bucket/pipeline" in line
+
+    def test_without_the_package_names_the_extra(self, service, monkeypatch):
+        monkeypatch.delitem(sys.modules, vertex.__name__)
+        monkeypatch.delattr(pipeline, "vertex")
+        monkeypatch.delattr(google.cloud, "aiplatform_v1")
+        monkeypatch.setitem(sys.modules, "google.cloud.aiplatform_v1", None)
+        line = refused(run(**SETTINGS))
+        assert "pip install 'att-darts-tf[vertex]'" in line
 
     def test_without_credentials_names_the_command(self, service, monkeypatch):
         def default(scopes):
