@@ -1537,7 +1537,8 @@ def _given(made_from: Mapping[str, Any]) -> list[Any]:
         data = data.get("digest")
     inputs = made_from.get("inputs") or {}
     for name, value in (("images", data), *inputs.items()):
-        if isinstance(value, str):
+        # Records of what stands here already.
+        if isinstance(value, str) and not name.startswith("lineage_"):
             given.append([f"{name} ", _digest(value)])
     return [[", " if i else "", item] for i, item in enumerate(given)]
 
