@@ -271,7 +271,6 @@ def _pipeline(command, folders):
             "processes of this machine. Received: config.engine.strategy="
             "multi_worker. Run the stages one by one in every process"
         )
-    settings.check_pretrained(command.config)
     if not settings.given_cells(command.config):
         _require_memory(command, folders)
     return pipeline.run_pipeline(command.config, folders)

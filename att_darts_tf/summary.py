@@ -48,7 +48,12 @@ def table(config: ml_collections.ConfigDict, folders: Layout) -> list[str]:
         ("Parameters", f"{result(folders.training(0))['parameters']:,}"),
         *accuracies(judged),
         *(
-            (branch.title.capitalize(), spread(result(place.evaluation)))
+            (
+                f"On {branch.title}"
+                if branch.is_target
+                else branch.title.capitalize(),
+                spread(result(place.evaluation)),
+            )
             for branch in branches.of(config)
             for place in [folders.branch(branch.name)]
         ),

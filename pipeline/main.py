@@ -45,7 +45,11 @@ def run_pipeline(
     """
     runs = runs_of(config)
     refuse_replaced_text(runs.values(), folders)
-    define = pipeline.define(runs, code=code_digests(config))
+    for own in runs.values():
+        settings.check_pretrained(own)
+    define = pipeline.define(
+        runs, code=code_digests(), given=cells_digest(config)
+    )
     with contextlib.ExitStack() as stack:
         for branch, own in runs.items():
             if branch == branches.MAIN:
@@ -95,7 +99,8 @@ def compile_pipeline(
     """
     define = pipeline.define(
         runs_of(config),
-        code=code_digests(config),
+        code=code_digests(),
+        given=cells_digest(config),
         vertex=config.vertex if on_vertex else None,
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -182,21 +187,18 @@ def parameters(
     }
 
 
-def code_digests(config: ml_collections.ConfigDict) -> dict[str, str]:
-    """Returns digests of what each stage stands on, by the stage's name.
-
-    Args:
-        config: The resolved configuration, which may name the cells. The cache
-            would not see that another file has their name.
-    """
-    digests = {
+def code_digests() -> dict[str, str]:
+    """Returns digests of what each stage stands on, by the stage's name."""
+    return {
         name: workdir.code_fingerprint(*stage.code)
         for name, stage in stages.STAGES.items()
     }
+
+
+def cells_digest(config: ml_collections.ConfigDict) -> str:
+    """Returns the digest of the file of given cells, "" without one."""
     given = settings.given_cells(config)
-    if given and storage.is_file(given):
-        digests["train"] += f"-{workdir.digest(given)}"
-    return digests
+    return workdir.digest(given) if given and storage.is_file(given) else ""
 
 
 def refuse_replaced_text(

@@ -18,13 +18,14 @@ from att_darts_tf.pipeline.components.select import select
 from att_darts_tf.pipeline.components.train import train
 
 NAME = "att-darts"
-CODE_VARIABLE = "ATT_DARTS_CODE"
+CODE_VARIABLE, CELLS_VARIABLE = "ATT_DARTS_CODE", "ATT_DARTS_CELLS"
 
 
 def define(
     runs: Mapping[branches.Branch, ml_collections.ConfigDict],
     *,
     code: Mapping[str, str],
+    given: str = "",
     vertex: ml_collections.ConfigDict | None = None,
 ) -> Callable:
     """Returns the pipeline.
@@ -38,6 +39,7 @@ def define(
         runs: The configurations of the run itself and of those that it is
             compared with.
         code: Digests by the stage's name.
+        given: Digest of the file of given cells; empty without one.
         vertex: `config.vertex`, for tasks that run there.
     """
     main = branches.MAIN
@@ -45,6 +47,8 @@ def define(
     least = runs[main].export.least_accuracy
     # Else they are given.
     searches = not settings.given_cells(runs[main])
+    # Two searches on one machine gain nothing.
+    parallelism = 1 if vertex is None else None
 
     def task(component, branch, workdir_, **inputs):
         stage = component.name
@@ -66,17 +70,16 @@ def define(
 
     def prepared(branch, root):
         # The cache cannot see whether the images have changed; it can.
-        made = task(prepare, branch, root).set_caching_options(False)
-        return {"records": made.outputs["records"]}
+        return task(prepare, branch, root).set_caching_options(False)
 
-    def chosen(branch, root, images, seeds):
+    def chosen(branch, root, images, seeds, first=()):
         """Returns the cells that a search, or a draw, and a selection give."""
-        # Two searches on one machine gain nothing.
-        with dsl.ParallelFor(seeds, parallelism=1) as seed:
+        with dsl.ParallelFor(seeds, parallelism=parallelism) as seed:
             if branch.is_random:
                 found = task(sample, branch, root, seed=seed)
             else:
                 found = task(search, branch, root, seed=seed, **images)
+            found.after(*first)
         made = task(
             select,
             branch,
@@ -86,12 +89,16 @@ def define(
         )
         return {"cells": made.outputs["cells"]}
 
-    def judged(branch, root, images, cells, repeats):
+    def judged(branch, root, images, cells, repeats, first=()):
         """Returns the evaluation of trained networks."""
-        with dsl.ParallelFor(repeats, parallelism=1) as repeat:
+        with dsl.ParallelFor(repeats, parallelism=parallelism) as repeat:
             trained = task(
                 train, branch, root, repeat=repeat, **images, **cells
             )
+            trained.after(*first)
+            if not cells:
+                # The cache would not see that another file has their name.
+                trained.set_env_variable(CELLS_VARIABLE, given)
         return task(
             evaluate,
             branch,
@@ -109,20 +116,33 @@ def define(
             seeds: One search each.
             repeats: One training each.
         """
-        images = prepared(main, workdir)
-        cells = chosen(main, workdir, images, seeds) if searches else {}
-        evaluated = judged(main, workdir, images, cells, repeats)
+        # What is wrong with images of a target is told before hours of work.
+        preparations = {
+            branch: prepared(branch, workdir)
+            for branch in runs
+            if branch == main or branch.is_target
+        }
+        images = {
+            branch: {"records": made.outputs["records"]}
+            for branch, made in preparations.items()
+        }
+        first = [
+            made for branch, made in preparations.items() if branch != main
+        ]
+        cells = {}
+        if searches:
+            cells = chosen(main, workdir, images[main], seeds, first)
+        evaluated = judged(
+            main, workdir, images[main], cells, repeats, first
+        )
         others = []
         for branch in runs:
             if branch == main:
                 continue
-            if branch.is_target:
-                own = prepared(branch, workdir)
-                given = cells
-            else:
-                own = images
-                given = chosen(branch, workdir, own, seeds)
-            others.append(judged(branch, workdir, own, given, repeats))
+            own, given_cells = images.get(branch, images[main]), cells
+            if not branch.is_target:
+                given_cells = chosen(branch, workdir, own, seeds)
+            others.append(judged(branch, workdir, own, given_cells, repeats))
 
         def exported():
             return task(
@@ -131,7 +151,7 @@ def define(
                 workdir,
                 network=evaluated.outputs["served"],
                 evaluation=evaluated.outputs["metrics"],
-                **images,
+                **images[main],
             )
 
         def reported(after):

@@ -193,14 +193,17 @@ def find(place: storage.Path) -> storage.Path:
             "does not exist. Name another"
         )
     near = place
-    while True:
+    # A file system, or a bucket of one, is no stage.
+    while near.name:
         found = _beside(near)
         if found is not None:
             return found
-        if near == near.parent:
-            break
         near = near.parent
-    below = sorted(place.rglob(FILE)) if place.is_dir() else []
+    below = []
+    if place.is_dir() and not storage.is_remote(place):
+        # As deep as a work directory is.
+        for pattern in (f"*/{FILE}", f"*/*/{FILE}"):
+            below += sorted(place.glob(pattern))
     hint = (
         f"Name one of {', '.join(str(each.parent) for each in below)}"
         if below

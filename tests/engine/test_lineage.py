@@ -8,6 +8,7 @@ import types
 
 import pytest
 
+from att_darts_tf import storage
 from att_darts_tf.engine import lineage, stage_folder, workdir
 from att_darts_tf.errors import UsageError
 
@@ -93,6 +94,11 @@ def test_place_without_a_record_names_those_below(run):
     assert str(run / "selection") in str(caught.value)
     with pytest.raises(UsageError, match="does not exist"):
         lineage.find(run / "nothing")
+    for place in (pathlib.Path("/"), storage.path("ram://without/any")):
+        if storage.is_remote(place):
+            workdir.write_atomically(place, "a file")
+        with pytest.raises(UsageError, match="which has none"):
+            lineage.find(place)
 
 
 @pytest.mark.parametrize("extra", [False, True])

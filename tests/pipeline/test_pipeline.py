@@ -8,9 +8,10 @@ import pytest
 import yaml
 from kfp import compiler
 
-from att_darts_tf import branches, settings, stages
+from att_darts_tf import settings, stages
 from att_darts_tf.engine import workdir
 from att_darts_tf.pipeline import main, pipeline
+from att_darts_tf.space import published
 from tests import test_every_setting
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "goldens" / "pipeline.yaml"
@@ -26,13 +27,13 @@ def configured(**changes):
 
 def compiled(tmp_path, config=None, code=None):
     config = config or configured()
-    runs = {
-        branch: branch.config(config)
-        for branch in (branches.MAIN, *branches.of(config))
-    }
-    code = code or dict.fromkeys(stages.STAGES, "code")
+    define = pipeline.define(
+        main.runs_of(config),
+        code=code or dict.fromkeys(stages.STAGES, "code"),
+        given=main.cells_digest(config),
+    )
     file = tmp_path / "pipeline.yaml"
-    compiler.Compiler().compile(pipeline.define(runs, code=code), str(file))
+    compiler.Compiler().compile(define, str(file))
     specification = yaml.safe_load(file.read_text())
     # Newer versions of the compiler write the same pipeline.
     del specification["sdkVersion"]
@@ -70,6 +71,7 @@ def keys(specification):
         found[name] = (
             given["config"]["runtimeValue"]["constant"],
             code[pipeline.CODE_VARIABLE],
+            code.get(pipeline.CELLS_VARIABLE),
         )
     return found
 
@@ -216,23 +218,37 @@ def test_code_is_in_the_keys_of_what_stands_on_it_and_no_others(
         workdir._PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__")
     )
     monkeypatch.setattr(workdir, "_PACKAGE", copy)
-    config = configured()
-    first = keys(compiled(tmp_path, code=main.code_digests(config)))
+    first = keys(compiled(tmp_path, code=main.code_digests()))
     file = copy / f"{part}.py"
     if not file.exists():
         file = sorted((copy / part).glob("*.py"))[-1]
     file.write_text(file.read_text() + "\n# Changed.\n")
-    second = keys(compiled(tmp_path, code=main.code_digests(config)))
+    second = keys(compiled(tmp_path, code=main.code_digests()))
     assert changed(first, second) == STANDING_ON[part]
 
 
-def test_cells_of_a_file_are_in_the_key_of_the_training(tmp_path):
+def test_cells_of_a_file_are_in_the_key_of_what_trains_them(tmp_path):
     file = tmp_path / "cells.json"
-    config = configured(**{"network.cell": str(file)})
-    file.write_text("first")
-    first = main.code_digests(config)
-    file.write_text("second")
-    assert changed(first, main.code_digests(config)) == {"train"}
+    published.get("att_darts").write(file)
+    config = configured(
+        **{
+            "network.cell": str(file),
+            "pipeline.baselines": ("random",),
+            "pipeline.targets": ("cifar:cifar100",),
+        }
+    )
+    first = compiled(tmp_path, config)
+    published.get("darts_v2").write(file)
+    second = compiled(tmp_path, config)
+    trained = {
+        name
+        for name, task, _ in tasks(first)
+        if name.startswith("train")
+        # Not those that are drawn.
+        and "baselines" not in str(task["inputs"]["parameters"]["branch"])
+    }
+    assert len(trained) == 2
+    assert changed(keys(first), keys(second)) == trained
 
 
 class TestBranches:
@@ -279,6 +295,15 @@ class TestBranches:
 
     def test_leave_the_keys_of_the_run_as_they_were(self, whole, before):
         assert changed(before, keys(whole)) <= {"report"}
+
+    def test_images_of_targets_come_before_hours_of_work(self, whole):
+        (loop,) = (
+            task
+            for task in whole["root"]["dag"]["tasks"].values()
+            if "select" not in str(task.get("taskInfo"))
+            and task["componentRef"]["name"] == "comp-for-loop-1"
+        )
+        assert {"prepare", "prepare-2"} <= set(loop["dependentTasks"])
 
     def test_every_task_is_tried_again(self, whole, tmp_path):
         for name, task, _ in tasks(whole):
