@@ -119,20 +119,20 @@ def _prepare(command, folders):
     return summary.prepare(result, folders)
 
 
-def _require_memory(command, folders):
+def _require_memory(config, folders):
     """Raises `UsageError` before a search that the memory is too small for."""
     from att_darts_tf.search import memory
 
     if not all(
         (folders.search(seed) / "result.json").exists()
-        for seed in command.config.search.seeds
+        for seed in config.search.seeds
     ):
-        memory.check(command.config)
+        memory.check(config)
 
 
 def _search(command, folders):
     command.require(folders.data, "prepare")
-    _require_memory(command, folders)
+    _require_memory(command.config, folders)
     startup.load_tensorflow()
     from att_darts_tf.search import run
 
@@ -271,8 +271,10 @@ def _pipeline(command, folders):
             "processes of this machine. Received: config.engine.strategy="
             "multi_worker. Run the stages one by one in every process"
         )
-    if not settings.given_cells(command.config):
-        _require_memory(command, folders)
+    for branch, own in pipeline.runs_of(command.config).items():
+        without = branch.is_target or branch.is_random
+        if not without and not settings.given_cells(own):
+            _require_memory(own, folders.branch(branch.name))
     return pipeline.run_pipeline(command.config, folders)
 
 

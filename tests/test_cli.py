@@ -232,6 +232,23 @@ class TestMemory:
         assert_refused(other, "0.5 GB")
 
 
+    def test_searches_of_a_pipeline_are_those_of_its_baselines_too(
+        self, folder, monkeypatch
+    ):
+        from att_darts_tf import memory
+        from att_darts_tf.pipeline import main
+
+        monkeypatch.setattr(memory, "available", lambda: 0.5)
+        monkeypatch.setattr(memory.glob, "glob", lambda pattern: [])
+        monkeypatch.setattr(main, "run_pipeline", lambda *_: ["run"])
+        given = ("pipeline", "--config=demo", f"--workdir={folder}")
+        assert_refused(run(*given), "0.5 GB")
+        given += ("--config.network.cell=att_darts",)
+        baselines = "--config.pipeline.baselines="
+        assert run(*given, f"{baselines}random").status == 0
+        assert_refused(run(*given, f"{baselines}no_attention"), "0.5 GB")
+
+
 class TestSettingsTable:
     def test_describes_every_field_and_no_other(self):
         names = {name for name, _ in settings.flatten(base.get_config())}
