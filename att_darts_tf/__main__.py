@@ -256,9 +256,7 @@ def _pipeline(command, folders):
         )
         return [f"Compiled: {command.compile_to}"]
     if command.runner == "vertex":
-        for line in pipeline.run_on_vertex(command.config, folders):
-            print(line, flush=True)
-        return []
+        return pipeline.run_on_vertex(command.config, folders)
     if storage.is_remote(folders.root):
         raise UsageError(
             "Expected a --workdir on this machine for the stage pipeline, "
@@ -302,7 +300,8 @@ class Stage:
     """One stage: what it does, what it reads and what it can be told.
 
     Args:
-        run: Called with a `Command` and the `Layout`; returns lines to print.
+        run: Called with a `Command` and the `Layout`; returns lines to print,
+            or yields them as things happen elsewhere.
         purpose: String, one line.
         reads: String. The files of earlier stages.
         writes: String. The files that it makes.
@@ -312,7 +311,7 @@ class Stage:
         together: Boolean. Whether the processes of several machines share it.
     """
 
-    run: Callable[[Command, layout.Layout], Sequence[str]]
+    run: Callable[[Command, layout.Layout], Iterable[str]]
     purpose: str
     reads: str
     writes: str
@@ -614,8 +613,8 @@ def _main(argv):
         return _follow(command)
     if command.elsewhere:
         folders = layout.of(command.workdir)
-        lines = STAGES[command.stage].run(command, folders)
-        print("\n".join(lines))
+        for line in STAGES[command.stage].run(command, folders):
+            print(line, flush=True)
         return 0
     with contextlib.ExitStack() as stack:
         if command.replace:
