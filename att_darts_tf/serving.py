@@ -295,6 +295,8 @@ def run_export(
         stage="export",
         identity=identity,
         reads=reads.values(),
+        # A server has its versions, each of which is replaced whole.
+        stays=(config.export.name,),
     ) as folder:
         result = folder.result()
         if result is not None:

@@ -335,16 +335,27 @@ def move(place: Path, target: Path) -> None:
         name = target / file.relative_to(place) if file != place else target
         name.parent.mkdir(parents=True, exist_ok=True)
         with _system_errors(file):
-            _gfile().rename(str(file), str(name))
+            # A move that was interrupted may have left a copy.
+            _gfile().rename(str(file), str(name), overwrite=True)
     remove(place)
 
 
-def copy_folder(folder: Path, target: pathlib.Path) -> None:
-    """Copies a folder, if there is one, into one on this machine."""
-    for parent, folders, names in walk(folder):
-        place = target / path(parent).relative_to(folder)
-        for name in folders:
-            (place / name).mkdir()
+def copy_folder(
+    folder: Path, target: pathlib.Path, *, without: str = ""
+) -> None:
+    """Copies a folder, if there is one, into one on this machine.
+
+    Args:
+        folder: Path of the folder.
+        target: Path of an existing folder.
+        without: Pattern of names in the folder itself that are left out.
+    """
+    for parent, _, names in walk(folder):
+        inside = path(parent).relative_to(folder)
+        if inside.parts and fnmatch.fnmatchcase(inside.parts[0], without):
+            continue
+        place = target / inside
+        place.mkdir(exist_ok=True)
         for name in names:
             _fetch(path(parent) / name, place / name)
 

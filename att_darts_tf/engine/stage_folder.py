@@ -21,9 +21,9 @@ from att_darts_tf.errors import UsageError
 STALE_VARIABLE = "ATT_DARTS_STALE"
 REPLACE = "replace"
 _IDENTITY = "identity.json"
-# What begins the names in a folder that a stage has not written to yet.
-_OWN = (ownership.LOCK, _IDENTITY)
 _REPLACED = "replaced-"
+# Instead of an identity: the folder that files are being moved to.
+_ASIDE = "aside"
 
 
 @contextlib.contextmanager
@@ -70,6 +70,7 @@ class StageFolder:
         team: As `devices.team` returns it.
         quick: Boolean. Whether the stage takes seconds, so that what was made
             from something else goes without being asked for.
+        stays: Names of folders that are not put aside with the other files.
 
     Attributes:
         path: Path of the folder, or of this process' copy.
@@ -100,12 +101,14 @@ class StageFolder:
         reads=(),
         team=cluster.ALONE,
         quick=False,
+        stays=(),
     ):
         self.path = storage.path(path)
         self.stage = stage
         self.identity = json.loads(json.dumps(workdir.plain(identity)))
         self.reads = [storage.path(each) for each in reads]
         self.quick = quick
+        self.stays = stays
         if team.size > 1:
             # By their number the parts of a batch differ.
             self.identity["processes"] = team.size
@@ -113,6 +116,9 @@ class StageFolder:
         self._held = None
         self._new = False
         self._resumed = False
+        # Where the files of something else were put, and what stayed.
+        self._aside = None
+        self._left = set()
         self._before = lineage.NOTHING
         self._begun = time.monotonic()
 
@@ -131,7 +137,9 @@ class StageFolder:
             )
             if not self.team.leads:
                 copy = stack.enter_context(tempfile.TemporaryDirectory())
-                storage.copy_folder(self.path, pathlib.Path(copy))
+                storage.copy_folder(
+                    self.path, pathlib.Path(copy), without=f"{_REPLACED}*"
+                )
                 self.path = pathlib.Path(copy)
             if self.team.size > 1:
                 # What is copied is whole, and not to be written before.
@@ -184,14 +192,17 @@ class StageFolder:
             self.team.wait()
 
     def _forget(self, kind, *_):
+        """Takes the claim back where a mistake ended it before the work."""
         mistaken = kind is not None and issubclass(kind, UsageError)
-        begun = any(
-            not path.name.startswith((*_OWN, _REPLACED))
-            for path in self.path.glob("*")
-        )
-        if self._new and mistaken and not begun:
-            # The mended command is welcome; checkpoints keep their identity.
-            (self.path / "identity.json").unlink(missing_ok=True)
+        # Checkpoints keep their identity.
+        begun = self._names() - {_IDENTITY} - self._left
+        if not (self._new and mistaken) or begun:
+            return
+        if self._aside is None:
+            # The mended command is welcome.
+            (self.path / _IDENTITY).unlink(missing_ok=True)
+        else:
+            self._bring_back()
 
     def _claim(self):
         file = self.path / _IDENTITY
@@ -202,9 +213,16 @@ class StageFolder:
                 self._resumed = True
                 return
             if replaces_stale():
-                self._put_aside()
+                self._put_aside(found)
             elif self.quick:
                 (self.path / "result.json").unlink(missing_ok=True)
+            elif _ASIDE in found:
+                raise UsageError(
+                    f"Expected the files of one result in {self.path}. "
+                    "Received: some, and the others in "
+                    f"{self.path / found[_ASIDE]}, as replacing them was "
+                    "interrupted. Give --replace to do it again"
+                )
             else:
                 field, old, new = difference
                 raise UsageError(
@@ -217,40 +235,78 @@ class StageFolder:
             file, self.identity, format=workdir.IDENTITY_FORMAT
         )
 
-    def _put_aside(self):
-        """Moves the files into a folder below, the identity last.
-
-        Until then they are known to be of something else, should this be
-        interrupted. Folders of other stages stay, with identities of theirs.
-        """
-        names = {path.name for path in self.path.glob("*")}
-        number = 1
-        while f"{_REPLACED}{number}" in names:
-            number += 1
-        aside = self.path / f"{_REPLACED}{number}"
-        staying = {
-            name
-            for name in names
-            if name.startswith((ownership.LOCK, _REPLACED))
-            or (self.path / name / _IDENTITY).exists()
+    def _names(self):
+        """Returns the names of the files and folders that are a result's."""
+        return {
+            path.name
+            for path in self.path.glob("*")
+            if not path.name.startswith((ownership.LOCK, _REPLACED))
         }
-        *moving, last = sorted(names - staying, key=lambda n: n == _IDENTITY)
-        aside.mkdir(parents=True, exist_ok=True)
-        for name in [*moving, last]:
-            storage.move(self.path / name, aside / name)
+
+    def _put_aside(self, identity):
+        """Moves the files into a folder below.
+
+        As long as that may be interrupted, the identity is nobody's but names
+        that folder. Folders of other stages stay, with identities of theirs.
+        """
+        name = identity.get(_ASIDE)
+        if name is None:
+            taken = {path.name for path in self.path.glob(f"{_REPLACED}*")}
+            number = 1
+            while (name := f"{_REPLACED}{number}") in taken:
+                number += 1
+        self._aside = self.path / name
+        self._aside.mkdir(parents=True, exist_ok=True)
+        if _ASIDE not in identity:
+            workdir.write_json(
+                self._aside / _IDENTITY,
+                identity,
+                format=workdir.IDENTITY_FORMAT,
+            )
+        self._mark()
+        for each in self._names():
+            if (self.path / each / _IDENTITY).exists() or each in self.stays:
+                self._left.add(each)
+            elif each != _IDENTITY:
+                storage.move(self.path / each, self._aside / each)
         print(
             f"{self.stage}: what {self.path} held was made from something "
-            f"else; it is kept in {aside}",
+            f"else; it is kept in {self._aside}",
             flush=True,
+        )
+
+    def _bring_back(self):
+        """Undoes what `_put_aside` has done, the identity last."""
+        self._mark()
+        for path in list(self._aside.glob("*")):
+            if path.name != _IDENTITY:
+                storage.move(path, self.path / path.name)
+        identity = workdir.read_json(
+            self._aside / _IDENTITY, format=workdir.IDENTITY_FORMAT
+        )
+        workdir.write_json(
+            self.path / _IDENTITY, identity, format=workdir.IDENTITY_FORMAT
+        )
+        storage.remove(self._aside)
+        print(f"{self.stage}: {self.path} is as it was", flush=True)
+
+    def _mark(self):
+        workdir.write_json(
+            self.path / _IDENTITY,
+            {_ASIDE: self._aside.name},
+            format=workdir.IDENTITY_FORMAT,
         )
 
 
 def _content(folder):
     """Returns the digests of the files of a folder as text."""
     files = {
-        file.relative_to(folder).as_posix(): workdir.digest(file)
+        name.as_posix(): workdir.digest(file)
         for file in folder.rglob("*")
-        if file.is_file() and not file.name.startswith(ownership.LOCK)
+        for name in [file.relative_to(folder)]
+        if file.is_file()
+        and not file.name.startswith(ownership.LOCK)
+        and not name.parts[0].startswith(_REPLACED)
     }
     return json.dumps(files, sort_keys=True)
 

@@ -161,8 +161,11 @@ class TestReplacing:
         assert (folder / "candidate-0/cells.json").read_text() == "of 7"
         assert not (folder / "replaced-1/candidate-0").exists()
 
-    @pytest.mark.parametrize("moves", [0, 1, 2, 3])
-    def test_end_in_the_middle_mixes_nothing(self, folder, moves, monkeypatch):
+    @pytest.mark.parametrize("again", [1, 2])
+    @pytest.mark.parametrize("moves", [0, 1, 2])
+    def test_end_in_the_middle_mixes_nothing(
+        self, folder, moves, again, monkeypatch
+    ):
         work(folder, 1)
         move, done = storage.move, []
 
@@ -177,9 +180,52 @@ class TestReplacing:
             with pytest.raises(KeyboardInterrupt):
                 work(folder, 2)
             monkeypatch.setattr(storage, "move", move)
-            # Still of the other one: this moves the rest.
-            assert work(folder, 2) == 0.2
-        assert (folder / "cells.json").read_text() == "of 2"
+        # It is nobody's now, not even that of the first one.
+        with pytest.raises(UsageError, match="was interrupted. Give --repl"):
+            work(folder, again)
+        with stage_folder.replacing_stale():
+            assert work(folder, again) == again / 10
+        assert (folder / "cells.json").read_text() == f"of {again}"
+        aside = folder / "replaced-1"
+        assert (aside / "cells.json").read_text() == "of 1"
+        assert workdir.read_json(aside / "identity.json", format=1) == {
+            "seed": 1
+        }
+        assert not (folder / "replaced-2").exists()
+
+    def test_mistake_brings_back_what_was_replaced(self, folder):
+        work(folder, 1)
+        work(folder / "candidate-0", 7)
+        before = [path.name for path in sorted(folder.rglob("*"))]
+        with stage_folder.replacing_stale():
+            with pytest.raises(UsageError, match="Expected room"):
+                with held(folder, {"seed": 2}):
+                    assert not (folder / "cells.json").exists()
+                    raise UsageError("Expected room. Received: none")
+        assert [path.name for path in sorted(folder.rglob("*"))] == before
+        assert (folder / "cells.json").read_text() == "of 1"
+        # Done, as it was.
+        (folder / "cells.json").unlink()
+        assert work(folder, 1) == 0.1
+        assert not (folder / "cells.json").exists()
+
+    def test_mistake_after_the_work_has_begun_brings_nothing_back(self, folder):
+        work(folder, 1)
+        with stage_folder.replacing_stale():
+            with pytest.raises(UsageError, match="Expected room"):
+                with held(folder, {"seed": 2}):
+                    workdir.write_atomically(folder / "checkpoint", "half")
+                    raise UsageError("Expected room. Received: none")
+        assert (folder / "checkpoint").exists()
+        with pytest.raises(UsageError, match="Expected seed=2"):
+            work(folder, 1)
+
+    def test_what_others_have_stays(self, folder):
+        work(folder, 1)
+        workdir.write_atomically(folder / "cells.json", "served")
+        with stage_folder.replacing_stale():
+            with held(folder, {"seed": 2}, stays=("cells.json",)):
+                assert (folder / "cells.json").read_text() == "served"
 
 
 def test_what_is_quick_is_done_again_unasked(tmp_path):
