@@ -30,7 +30,7 @@ class Stage:
 _NETWORKS = ("data", "engine", "network", "space")
 
 STAGES = {
-    "prepare": Stage(("data", "beam"), ("data", "engine")),
+    "prepare": Stage(("data", "beam"), ("data",)),
     "search": Stage(
         ("search", "space", "data", "engine"),
         ("data", "engine", "search", "space"),

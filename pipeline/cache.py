@@ -32,6 +32,11 @@ def forget_changed(folder: pathlib.Path) -> None:
         return digests[content] == told[task.SHA256]
 
     for entry in (folder / FOLDER).glob("*.json"):
-        outputs = json.loads(entry.read_text("utf-8"))
-        if not all(stands(output) for output in outputs.values()):
+        try:
+            outputs = json.loads(entry.read_text("utf-8")).values()
+        except ValueError:
+            # Power failed before what the runner wrote was on the disk.
+            entry.unlink()
+            continue
+        if not all(map(stands, outputs)):
             entry.unlink()

@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging as python_logging
 import os
-import pathlib
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from att_darts_tf import durations, memory, storage
+from att_darts_tf import durations, memory, stages, storage
 from att_darts_tf.data import (
     datasets,
     page,
@@ -28,7 +27,7 @@ from att_darts_tf.data import (
     shards,
     statistics,
 )
-from att_darts_tf.engine import lineage
+from att_darts_tf.engine import lineage, workdir
 from att_darts_tf.errors import UsageError
 
 # What decides the prepared images; the rest of `config.data` is augmentation.
@@ -43,7 +42,8 @@ DECISIVE = (
     "augmentation",
 )
 BROKEN = "broken.txt"
-# Of the source's files, when they were read; it changes no later stage.
+# Of the source's files, when they were read, and of the code that did; it
+# changes no later stage.
 STAMP = "stamp.txt"
 # Prefix of the folder of what readers leave to writers.
 STAGING = ".preparing-"
@@ -89,11 +89,13 @@ def _prepare(config, folder) -> dict[str, Any]:
         **{name: _plain(config.data[name]) for name in DECISIVE},
         "revision": source.revision,
     }
-    finished = _finished(folder, asked, source.stamp)
+    code = workdir.code_fingerprint(*stages.STAGES["prepare"].code)
+    stamp = f"{source.stamp}\n{code}\n"
+    finished = _finished(folder, asked, stamp)
     if finished is not None:
         return finished
     run_pipeline = _runner(config, folder)
-    staging = folder / f"{STAGING}{_key_of(asked, source.stamp)}"
+    staging = folder / f"{STAGING}{_key_of(asked, stamp)}"
     # What may refuse comes before what was prepared goes.
     _tell_memory(config.beam)
     jobs = parts.of(source)
@@ -121,7 +123,7 @@ def _prepare(config, folder) -> dict[str, Any]:
         description = describe(source, asked, survey, written, indices)
         page.write(folder, description)
         with storage.replacing(folder / STAMP) as partial:
-            partial.write_text(source.stamp, "utf-8")
+            partial.write_text(stamp, "utf-8")
         _write_description(folder, description)
         storage.remove(staging)
     return description
@@ -307,10 +309,8 @@ def _load(path) -> np.ndarray:
 
 def _key_of(asked, stamp) -> str:
     """Names what is asked for, of which files, and by which code."""
-    total = hashlib.sha256(json.dumps([asked, stamp], sort_keys=True).encode())
-    for file in sorted(pathlib.Path(__file__).parent.glob("*.py")):
-        total.update(file.read_bytes())
-    return total.hexdigest()[:16]
+    text = json.dumps([asked, stamp], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _finished(folder, asked, stamp) -> dict[str, Any] | None:

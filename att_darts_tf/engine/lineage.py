@@ -149,7 +149,7 @@ def write_of_images(folder: storage.Path, *, digest: str, begun: float) -> None:
     }
     sha256 = workdir.digest(file)
     if (folder / FILE).exists():
-        found = workdir.read_json(folder / FILE, format=FORMAT)
+        found = load(folder / FILE)
         if (found["made_from"], found["result"]["sha256"]) == (
             made_from,
             sha256,

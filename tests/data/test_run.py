@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 from att_darts_tf.data import datasets, parts, prepared, run, statistics
+from att_darts_tf.engine import lineage
 from att_darts_tf.errors import UsageError
 from tests.data import toy
 
@@ -251,6 +252,19 @@ class TestAgain:
         assert self.collected
         assert second["source"] == first["source"]
         assert prepared.digest_of(second) != prepared.digest_of(first)
+
+    def test_other_code_prepares_anew_and_is_recorded(self, monkeypatch):
+        before = lineage.load(self.folder / "lineage.json")
+        assert self.again() == self.result
+        assert lineage.load(self.folder / "lineage.json") == before
+        monkeypatch.setattr(
+            run.workdir, "code_fingerprint", lambda *packages: "f" * 64
+        )
+        assert self.again() == self.result
+        assert self.collected
+        after = lineage.load(self.folder / "lineage.json")
+        assert after["made_from"]["code"] == "f" * 64
+        assert after["result"] == before["result"]
 
     def test_a_copy_prepares_anew_and_gives_the_same(self):
         before = toy.contents(self.folder)

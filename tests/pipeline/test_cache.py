@@ -46,3 +46,9 @@ def test_what_has_changed_is_forgotten(folder, remove):
 
 def test_folder_without_a_cache_has_nothing_to_forget(tmp_path):
     cache.forget_changed(tmp_path)
+
+
+def test_entry_that_is_damaged_is_forgotten(folder):
+    (folder / cache.FOLDER / "key.json").write_text("")
+    cache.forget_changed(folder)
+    assert keys(folder) == {"other"}
