@@ -38,7 +38,7 @@ from att_darts_tf.engine import (
     stage_folder,
     workdir,
 )
-from att_darts_tf.errors import UsageError
+from att_darts_tf.errors import UsageError, printable
 from att_darts_tf.space import published, registry
 
 PROGRAM = "att-darts"
@@ -573,11 +573,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         message = " ".join(str(error).split())
         # Names of files may hold what moves the cursor of a terminal.
-        message = "".join(
-            each if each.isprintable() else ascii(each)[1:-1]
-            for each in message
-        )
-        print(f"{PROGRAM}: {message}", file=sys.stderr)
+        print(f"{PROGRAM}: {printable(message)}", file=sys.stderr)
         return USAGE_STATUS
     except KeyboardInterrupt:
         print(
@@ -611,14 +607,14 @@ def _main(argv):
     begun = time.monotonic()
     if not command.leads:
         return _follow(command)
-    if command.elsewhere:
-        folders = layout.of(command.workdir)
-        for line in STAGES[command.stage].run(command, folders):
-            print(line, flush=True)
-        return 0
     with contextlib.ExitStack() as stack:
         if command.replace:
             stack.enter_context(stage_folder.replacing_stale())
+        if command.elsewhere:
+            folders = layout.of(command.workdir)
+            for line in STAGES[command.stage].run(command, folders):
+                print(line, flush=True)
+            return 0
         folders = stack.enter_context(
             layout.claim(
                 command.workdir, command.config, replace=command.replace

@@ -1,4 +1,11 @@
-"""The one error that a user can cause and mend."""
+"""The one error that a user can cause and mend, and what may be printed."""
+
+
+def printable(text: str) -> str:
+    """Returns a text with what ends a line, or moves a cursor, in escapes."""
+    return "".join(
+        each if each.isprintable() else ascii(each)[1:-1] for each in text
+    )
 
 
 class UsageError(ValueError):

@@ -138,7 +138,8 @@ def claim(
     the images, on which they do not depend, and for what a pipeline does
     beside them.
     If the first command fails on a mistake of the user's, the record
-    goes again, so that the mended command is welcome.
+    goes again, so that the mended command is welcome; if one that replaces
+    does, the record is as it was.
 
     Args:
         root: Path or URI of the work directory, which is made if absent.
@@ -149,16 +150,20 @@ def claim(
     layout = of(root)
     with ownership.hold(layout.root):
         new = not layout.config.exists()
+        before = None
         if new:
             _record(layout, config)
-        else:
-            if _compare(layout, config, replace):
-                _record(layout, config)
+        elif _compare(layout, config, replace):
+            before = layout.config.read_text("utf-8")
+            _record(layout, config)
         try:
             yield layout
         except UsageError:
             if new:
                 layout.config.unlink(missing_ok=True)
+            elif replace and before is not None:
+                # Stages that have begun have identities of their own.
+                workdir.write_atomically(layout.config, before)
             raise
 
 

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import ml_collections
 
 import att_darts_tf
+from att_darts_tf import intervals
 from att_darts_tf.data.prepared import PreparedData
 from att_darts_tf.engine import lineage
-from att_darts_tf.network import intervals
+from att_darts_tf.errors import printable
 from att_darts_tf.network.classifier import Classifier
 
 _MARKS = re.compile(r"([\\`*_\[\]<>|~&$])")
@@ -76,14 +77,7 @@ def render(
 
 def plain(text: str) -> str:
     """Returns a text of somebody else's as Markdown shows it, in one line."""
-    return _MARKS.sub(r"\\\1", one_line(text))
-
-
-def one_line(text: str) -> str:
-    """Returns a text with what ends a line, or is not shown, in escapes."""
-    return "".join(
-        each if each.isprintable() else ascii(each)[1:-1] for each in text
-    )
+    return _MARKS.sub(r"\\\1", printable(text))
 
 
 def _details(network, data):

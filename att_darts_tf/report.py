@@ -16,12 +16,11 @@ from typing import Any
 
 import ml_collections
 
-from att_darts_tf import branches, settings, stages, storage
+from att_darts_tf import branches, intervals, settings, stages, storage
 from att_darts_tf.durations import duration
 from att_darts_tf.engine import lineage, stage_folder
 from att_darts_tf.engine import workdir as workdir_module
 from att_darts_tf.errors import UsageError
-from att_darts_tf.network import intervals
 from att_darts_tf.space import drawings, published, search_space
 from att_darts_tf.space.genotype import Genotype
 
@@ -209,6 +208,8 @@ def run_report(
         config,
         sections=stages.STAGES["report"].settings,
         code=stages.STAGES["report"].code,
+        # The page shows them all.
+        without_influence=(),
         genotype=published.plain(records.cells),
         records=records.files,
     )
@@ -298,6 +299,9 @@ def read_records(
                 f"{config.repeats} numbers, one for each training",
                 evaluation[name],
             )
+    reader.check_evaluation("", config.repeats)
+    if selection is not None:
+        reader.check_selection(config.search.seeds)
     folders.append("evaluation")
     exported = None
     if evaluation["mean"] >= config.export.least_accuracy:
@@ -353,6 +357,9 @@ def _read_compared(reader, branch, config) -> Compared:
         for i in range(config.repeats)
     ]
     seconds += [each["seconds"] for each in trainings]
+    reader.check_evaluation(place, config.repeats)
+    if not branch.is_target:
+        reader.check_recipe(place)
     return Compared(
         branch,
         described["name"],
@@ -411,6 +418,50 @@ class _Reader:
         self.files[name] = workdir_module.digest(path)
         return lineage.load(path)
 
+    def check_evaluation(self, place: str, repeats: int) -> None:
+        """Raises `UsageError` for an evaluation of other trainings."""
+        judged = self._identity(f"{place}evaluation").get("inputs", {})
+        for repeat in range(repeats):
+            file = self.root / f"{place}training/repeat-{repeat}/model.keras"
+            if file.exists() and judged.get(
+                f"model_{repeat}"
+            ) != workdir_module.digest(file):
+                raise _of_others(f"{place}evaluation", "evaluate", file)
+
+    def check_selection(self, seeds: Sequence[int]) -> None:
+        """Raises `UsageError` for a selection among other cells."""
+        chosen_from = self._identity("selection").get("genotypes", [])
+        for i, seed in enumerate(seeds):
+            file = self.root / f"search/seed-{seed}/genotype.json"
+            if file.exists() and chosen_from[i : i + 1] != [
+                published.plain(Genotype.read(file))
+            ]:
+                raise _of_others("selection", "select", file)
+
+    def check_recipe(self, place: str) -> None:
+        """Raises `UsageError` for a baseline with another recipe."""
+        recipes = []
+        for folder in ("training/repeat-0", f"{place}training/repeat-0"):
+            made = self._identity(folder).get("config", {})
+            recipes.append(
+                {
+                    name: value
+                    for name, value in made.get("network", {}).items()
+                    if name not in ("cell", "pretrained", "frozen")
+                }
+            )
+        if recipes[0] != recipes[1]:
+            raise _of_others(
+                f"{place}training", "pipeline", self.root / "training"
+            )
+
+    def _identity(self, folder: str) -> dict:
+        return workdir_module.read_record(
+            self.root / folder / "identity.json",
+            {},
+            format=workdir_module.IDENTITY_FORMAT,
+        )
+
     def require(self, stage: str, name: str) -> storage.Path:
         path = self.root / name
         if not path.exists():
@@ -421,6 +472,14 @@ class _Reader:
                 f"--workdir={shlex.quote(str(self.root))}"
             )
         return path
+
+
+def _of_others(folder, stage, file) -> UsageError:
+    return UsageError(
+        f"Expected {folder} to be of what is there now. Received: one made "
+        f"before {file} was. Run first: att-darts {stage} --replace, with the "
+        "same flags"
+    )
 
 
 def _check_data(data, path) -> None:

@@ -35,7 +35,7 @@ from att_darts_tf.data import (
 )
 from att_darts_tf.engine import devices, lineage, stage_folder, workdir
 from att_darts_tf.engine.writing import writing
-from att_darts_tf.errors import UsageError
+from att_darts_tf.errors import UsageError, printable
 from att_darts_tf.network import cost, evaluate, memory
 from att_darts_tf.network import network as network_module
 
@@ -284,6 +284,11 @@ def run_export(
         config,
         sections=("engine", "export"),
         code=stages.STAGES["export"].code,
+        # It decides whether there is a model, not what it is like.
+        without_influence=(
+            *workdir.WITHOUT_INFLUENCE,
+            "export.least_accuracy",
+        ),
         inputs=inputs,
         data={
             "digest": data.digest,
@@ -363,13 +368,10 @@ def run_export(
                 signatures[PIXELS], data.image_shape
             )
             extra = unfinished / lineage.EXTRA
-            graph = unfinished / "saved_model.pb"
-            folder.record(extra, result=(graph.name, workdir.digest(graph)))
-            record = lineage.load(extra / lineage.FILE)
             workdir.write_atomically(
                 extra / LABELS,
                 "".join(
-                    f"{model_card.one_line(name)}\n"
+                    f"{printable(name)}\n"
                     for name in data.class_names
                 ),
             )
@@ -379,11 +381,18 @@ def run_export(
                 data=data,
                 evaluation=judged,
                 costs={name: result[name] for name in ("cost", "latencies")},
-                lineages=list(record["ancestors"].values()),
+                lineages=folder.ancestors,
                 requests=f"{len(requests)} requests of up to "
                 f"{_largest_batch(inputs)} training images",
             )
             workdir.write_atomically(extra / CARD, card)
+            graph = "saved_model.pb"
+            files = {
+                path.relative_to(unfinished).as_posix(): workdir.digest(path)
+                for path in unfinished.rglob("*")
+                if path.is_file()
+            }
+            folder.record(extra, result=(graph, files.pop(graph)), files=files)
         workdir.write_atomically(
             script,
             _SCRIPT.substitute(name=settings.name, version=settings.version),

@@ -139,10 +139,11 @@ _JITTER = Rule(
 )
 # Files that stand beside the folder of an exported model.
 _BESIDE = ("classify.py", "identity.json", "lineage.json", "result.json")
-_FOLDER = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
+_FOLDER = re.compile(r"(?!replaced-)[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
 _MODEL_NAME = Rule(
     "a folder's name of at most 100 letters, digits and _ . - that begins with "
-    f"a letter or digit, and none of {', '.join(_BESIDE)}",
+    "a letter or digit but not with replaced-, and none of "
+    f"{', '.join(_BESIDE)}",
     lambda value: isinstance(value, str)
     and _FOLDER.fullmatch(value) is not None
     and value not in _BESIDE,

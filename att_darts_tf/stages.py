@@ -27,7 +27,7 @@ class Stage:
     count: str = ""
 
 
-_NETWORKS = ("data", "engine", "network", "space")
+_NETWORKS = ("data", "engine", "intervals", "network", "space")
 
 STAGES = {
     "prepare": Stage(("data", "beam"), ("data",)),
@@ -61,7 +61,7 @@ STAGES = {
             "hourly_price",
             "pipeline",
         ),
-        ("engine", "report", "settings", "space"),
+        ("engine", "intervals", "report", "settings", "space"),
     ),
 }
 

@@ -18,6 +18,7 @@ import ml_collections
 from att_darts_tf import branches, durations, settings, storage
 from att_darts_tf.engine import lineage as lineage_module
 from att_darts_tf.engine import workdir
+from att_darts_tf.errors import printable
 from att_darts_tf.layout import Layout
 
 
@@ -265,13 +266,14 @@ def _of_stage(record, stages):
         ),
     }
     width = 14
-    yield record["stage"]
+    yield printable(record["stage"])
     for name, value in told.items():
         if value not in (None, ""):
+            # A copied record is somebody else's text.
             yield from textwrap.wrap(
-                str(value),
+                printable(str(value)),
                 width=79,
-                initial_indent=f"  {name} ".ljust(width),
+                initial_indent=f"  {printable(name)} ".ljust(width),
                 subsequent_indent=" " * width,
                 break_long_words=False,
                 break_on_hyphens=False,

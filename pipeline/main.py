@@ -129,6 +129,12 @@ def run_on_vertex(
             "Received: it is not installed. Run: pip install "
             "'att-darts-tf[vertex]'"
         ) from error
+    if stage_folder.replaces_stale():
+        raise UsageError(
+            "Expected --replace for stages on this machine. Received: it "
+            "beside --runner=vertex, whose tasks refuse what is stale. Run "
+            "the stages that are stale by --replace, or use another --workdir"
+        )
     vertex.check(config.vertex)
     check_reach(config, folders)
     with tempfile.TemporaryDirectory() as folder:

@@ -66,6 +66,9 @@ def define(
             made.set_retry(num_retries=options.retries)
         if vertex is not None:
             _place(made, vertex, stage)
+            # A folder knows what it holds, whoever has worked in it since;
+            # that cache does not.
+            made.set_caching_options(False)
         return made
 
     def prepared(branch, root):

@@ -769,6 +769,19 @@ class TestReplace:
         assert run(*changed).status == 0
         assert_refused(run(*begun), "config.search.epochs=7")
 
+    def test_mistake_leaves_the_settings_as_they_were(
+        self, begun, folder, monkeypatch
+    ):
+        stage = dataclasses.replace(
+            command_line.STAGES["search"],
+            run=mock.Mock(side_effect=UsageError("Expected room")),
+        )
+        monkeypatch.setitem(command_line.STAGES, "search", stage)
+        before = (folder / "config.json").read_text()
+        mistaken = (*begun, "--config.search.epochs=7", "--replace")
+        assert_refused(run(*mistaken), "Expected room")
+        assert (folder / "config.json").read_text() == before
+
     def test_reaches_the_stages_and_ends_with_the_command(
         self, folder, monkeypatch
     ):
@@ -817,6 +830,15 @@ class TestLineage:
         outcome = run("lineage", str(training), "--json")
         record = lineage.load(training / "lineage.json")
         assert json.loads(outcome.output) == record
+
+    def test_leaves_the_cursor_of_the_terminal_where_it_is(self, training):
+        file = training / "lineage.json"
+        record = json.loads(file.read_text())
+        record["machine"]["device"] = record["stage"] = "\x1b[2Jgone\n"
+        file.write_text(json.dumps(record))
+        output = run("lineage", str(training)).output
+        assert "\x1b" not in output
+        assert "\\x1b[2Jgone" in output
 
     def test_says_that_a_result_has_changed(self, training):
         (training / "result.json").write_text("{}")

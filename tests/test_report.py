@@ -54,6 +54,7 @@ def write_stage(folder, result, *, stage, seed=None, epochs=None):
         **({} if seed is None else {"seed": seed}),
         "inputs": {"model_0": "a" * 64},
         "data": {"digest": "d" * 64},
+        "genotypes": 2 * [json.loads(CELLS.to_json())],
         "code": "c" * 64,
     }
     with stage_folder.StageFolder(
@@ -717,6 +718,41 @@ class TestComparison:
     def test_run_without_branches_has_no_comparison(self, page):
         assert "With other cells" not in page.text
         assert page.count("section") == 10
+
+
+class TestGenerations:
+    """A page is of results that belong together."""
+
+    def test_evaluation_of_other_networks_is_refused(self, root):
+        file = root / "training/repeat-1/model.keras"
+        file.write_text("a network")
+        with pytest.raises(UsageError, match="evaluate --replace") as caught:
+            run(root)
+        assert str(file) in str(caught.value)
+        identity = root / "evaluation/identity.json"
+        change(identity, ["inputs", "model_1"], workdir.digest(file))
+        run(root)
+
+    def test_selection_among_other_cells_is_refused(self, root):
+        cells = root / "search/seed-5/genotype.json"
+        run(root)
+        published.get("darts_v2").write(cells)
+        with pytest.raises(UsageError, match="select --replace"):
+            run(root)
+
+    def test_baseline_of_another_recipe_is_refused(self, tmp_path):
+        config = config_of(repeats=1)
+        config.pipeline.baselines = ("random",)
+        write_run(tmp_path, repeats=1)
+        write_network(tmp_path / "baselines/random", 1)
+        write_selection(tmp_path / "baselines/random/selection", tmp_path)
+        identity = tmp_path / "baselines/random/training/repeat-0/identity.json"
+        change(identity, ["config", "network"], {"cell": "a", "epochs": 5})
+        with pytest.raises(UsageError, match="pipeline --replace"):
+            run(tmp_path, config)
+        own = tmp_path / "training/repeat-0/identity.json"
+        change(own, ["config", "network"], {"cell": "", "epochs": 5})
+        run(tmp_path, config)
 
 
 def test_accuracy_that_is_too_low_to_serve_is_told(root):

@@ -444,10 +444,16 @@ class TestLineage:
 
     def test_of_another_graph_is_noticed(self, saved, tmp_path):
         copy = shutil.copytree(saved, tmp_path / "elsewhere")
-        graph = copy / "saved_model.pb"
-        graph.write_bytes(graph.read_bytes() + b"\0")
-        file = lineage.find(graph)
-        assert not lineage.fits(file, lineage.load(file))
+        file = lineage.find(copy)
+        assert lineage.fits(file, lineage.load(file))
+        for name in (
+            *("saved_model.pb", "variables/variables.index"),
+            "assets.extra/labels.txt",
+        ):
+            content = (copy / name).read_bytes()
+            (copy / name).write_bytes(content + b"\0")
+            assert not lineage.fits(file, lineage.load(file)), name
+            (copy / name).write_bytes(content)
 
 
 class TestLeastAccuracy:

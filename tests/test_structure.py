@@ -19,7 +19,9 @@ HOMES = {
     LIBRARY: ROOT / LIBRARY,
 }
 
-FOUNDATIONS = {"durations", "errors", "memory", "stages", "storage"}
+FOUNDATIONS = {
+    *("durations", "errors", "intervals", "memory", "stages", "storage")
+}
 MIDDLE = {"data", "space", "engine"} | FOUNDATIONS
 # What a package or module may import of the project, itself aside.
 ALLOWED = {
@@ -28,6 +30,7 @@ ALLOWED = {
     "durations": set(),
     "errors": set(),
     "memory": {"errors"},
+    "intervals": set(),
     "stages": set(),
     "startup": set(),
     "storage": {"startup"},
@@ -39,10 +42,10 @@ ALLOWED = {
     "network": MIDDLE,
     "released": MIDDLE | {"network", "search"},
     "litert": {"errors"},
-    "model_card": {"", "data", "engine", "network"},
+    "model_card": {"", "data", "engine", "errors", "intervals", "network"},
     "warm_up": set(),
     "serving": MIDDLE | {"litert", "model_card", "network", "warm_up"},
-    "report": MIDDLE | {"branches", "network", "settings"},
+    "report": MIDDLE | {"branches", "settings"},
     "settings": FOUNDATIONS | {"space"},
     "branches": {"errors", "settings"},
     "layout": FOUNDATIONS | {"engine", "settings"},

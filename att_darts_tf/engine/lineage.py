@@ -29,6 +29,7 @@ SHAPE = {
     "stage": str,
     "made_from": dict,
     "result": {"file": str, "sha256": str},
+    "files": dict,
     "reads": [str],
     "packages": dict,
     "machine": dict,
@@ -93,6 +94,7 @@ def write(
     stage: str,
     made_from: Mapping[str, Any],
     result: tuple[str, str],
+    files: Mapping[str, str] = {},
     before: Ancestry = NOTHING,
     seconds: float,
     resumed: bool = False,
@@ -105,6 +107,7 @@ def write(
         made_from: All that decides the result.
         result: Pair of strings: the name of the file that stands for the
             result, in the folder or in the one above, and its SHA-256.
+        files: SHA-256 of other files that are read of it, by their names.
         before: What was read, as `ancestry` returns it.
         seconds: Wall time of the process that ended the stage.
         resumed: Boolean. Whether an earlier process began it.
@@ -116,6 +119,7 @@ def write(
             "stage": stage,
             "made_from": made_from,
             "result": {"file": file, "sha256": sha256},
+            "files": dict(files),
             "reads": list(before.reads),
             "packages": versions(),
             "machine": machine(),
@@ -173,6 +177,24 @@ def load(file: storage.Path) -> dict[str, Any]:
             ancestor, one, file=file, field=f"ancestors.{key}"
         )
     for each in (record, *record["ancestors"].values()):
+        texts = {
+            "packages": each["packages"],
+            "machine": each["machine"],
+            "files": each["files"],
+            "made_from.inputs": each["made_from"].get("inputs", {}),
+        }
+        for name, values in texts.items():
+            workdir.check_shape(values, {}, file=file, field=name)
+            for key, value in values.items():
+                workdir.check_shape(
+                    value, str, file=file, field=f"{name}.{key}"
+                )
+        workdir.check_shape(
+            each["made_from"].get("config", {}),
+            {},
+            file=file,
+            field="made_from.config",
+        )
         if not set(each["reads"]) <= set(record["ancestors"]):
             raise workdir.malformed(
                 file, "reads", "keys of `ancestors`", each["reads"]
@@ -217,13 +239,17 @@ def find(place: storage.Path) -> storage.Path:
 
 
 def fits(file: storage.Path, record: Mapping[str, Any]) -> bool:
-    """Returns whether the result beside a record is the one it tells of."""
+    """Returns whether all files beside a record are those it tells of."""
     folder = file.parent
     if folder.name == EXTRA:
         folder = folder.parent
-    result = folder / record["result"]["file"]
-    return (
-        result.exists() and workdir.digest(result) == record["result"]["sha256"]
+    result = record["result"]
+    return all(
+        (folder / name).exists() and workdir.digest(folder / name) == sha256
+        for name, sha256 in (
+            (result["file"], result["sha256"]),
+            *record["files"].items(),
+        )
     )
 
 

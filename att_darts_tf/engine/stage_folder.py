@@ -21,6 +21,8 @@ from att_darts_tf.errors import UsageError
 STALE_VARIABLE = "ATT_DARTS_STALE"
 REPLACE = "replace"
 _IDENTITY = "identity.json"
+# What others read of a folder.
+_READ = ("*.keras", "*.tflite", "genotype.json", "report.html")
 _REPLACED = "replaced-"
 # Instead of an identity: the folder that files are being moved to.
 _ASIDE = "aside"
@@ -151,6 +153,11 @@ class StageFolder:
     def __exit__(self, *error):
         return self._held.__exit__(*error)
 
+    @property
+    def ancestors(self):
+        """Returns the records of all that was read, and of all before it."""
+        return list(self._before.records.values())
+
     def result(self):
         """Returns the dictionary given to `finish`, or `None` before that."""
         file = self.path / "result.json"
@@ -165,22 +172,29 @@ class StageFolder:
         self.record(
             self.path,
             result=(file.name, hashlib.sha256(text.encode()).hexdigest()),
+            files={
+                path.name: workdir.digest(path)
+                for pattern in _READ
+                for path in self.path.glob(pattern)
+            },
         )
         workdir.write_atomically(file, text)
         return self.result()
 
-    def record(self, folder, *, result):
+    def record(self, folder, *, result, files):
         """Writes what a result was made from beside it.
 
         Args:
             folder: Path of the folder for the record.
             result: As `lineage.write` takes it.
+            files: The same.
         """
         lineage.write(
             folder,
             stage=self.stage,
             made_from=self.identity,
             result=result,
+            files=files,
             before=self._before,
             seconds=time.monotonic() - self._begun,
             resumed=self._resumed,

@@ -15,6 +15,8 @@ from att_darts_tf.errors import UsageError
 
 IDENTITY_FORMAT = 1
 RESULT_FORMAT = 1
+# How often a training saves changes none of its bits.
+WITHOUT_INFLUENCE = ("engine.checkpoint_steps",)
 _PACKAGE = pathlib.Path(__file__).resolve().parent.parent
 
 
@@ -250,7 +252,15 @@ def code_fingerprint(*packages):
     return total.hexdigest()
 
 
-def identity(config, *, sections, code, inputs=None, **more):
+def identity(
+    config,
+    *,
+    sections,
+    code,
+    inputs=None,
+    without_influence=WITHOUT_INFLUENCE,
+    **more,
+):
     """Returns what the result of a stage depends on.
 
     Args:
@@ -258,13 +268,19 @@ def identity(config, *, sections, code, inputs=None, **more):
         sections: Names of the fields of `config` that the stage reads.
         code: Sequence of the arguments of `code_fingerprint`.
         inputs: Mapping of names to the files or folders that the stage reads.
+        without_influence: Settings of these sections that change no result.
         **more: Further fields, as `seed=3`.
 
     Returns:
         A dictionary for `StageFolder`.
     """
+    read = {name: plain(config[name]) for name in sections}
+    for name in without_influence:
+        section, field = name.split(".")
+        if section in read:
+            del read[section][field]
     return {
-        "config": {name: plain(config[name]) for name in sections},
+        "config": read,
         **more,
         "inputs": {
             name: digest(path) for name, path in sorted((inputs or {}).items())

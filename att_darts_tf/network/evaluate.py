@@ -9,7 +9,7 @@ from typing import NamedTuple
 import ml_collections
 import numpy as np
 
-from att_darts_tf import durations, stages, storage
+from att_darts_tf import durations, intervals, stages, storage
 from att_darts_tf.data import input_pipeline, prepared, preprocess
 from att_darts_tf.engine import (
     devices,
@@ -19,7 +19,7 @@ from att_darts_tf.engine import (
     workdir,
 )
 from att_darts_tf.errors import UsageError
-from att_darts_tf.network import intervals, memory
+from att_darts_tf.network import memory
 from att_darts_tf.network import network as network_module
 from att_darts_tf.network.classifier import Classifier
 

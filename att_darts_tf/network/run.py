@@ -171,7 +171,11 @@ def run_training(
         seed=seed,
         genotype=published.plain(architecture),
     )
-    files = [each for each in (genotype, pretrained) if storage.is_file(each)]
+    files = [
+        each
+        for each in dict.fromkeys((str(genotype), pretrained))
+        if storage.is_file(each)
+    ]
     with stage_folder.StageFolder(
         output_dir,
         stage="train",

@@ -57,10 +57,12 @@ def run_search(
     search_space.get(config.space.location)
     identity = workdir.identity(
         config,
-        # The augmentation is read from the data's section.
-        sections=("data", "space", "engine", "search"),
+        sections=("space", "engine", "search"),
         code=stages.STAGES["search"].code,
-        data=data.digest,
+        data={
+            "digest": data.digest,
+            **preprocess.training_settings(config.data),
+        },
         seed=seed,
     )
     # The other seeds, where they are known, are other searches.

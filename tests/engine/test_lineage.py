@@ -109,6 +109,13 @@ def test_changed_result_is_noticed(run, extra):
         (run / "search/assets.extra").mkdir()
         file = shutil.move(file, run / "search/assets.extra/lineage.json")
     assert lineage.fits(pathlib.Path(file), record)
+    record["files"]["genotype.json"] = workdir.digest(
+        run / "search/genotype.json"
+    )
+    assert lineage.fits(pathlib.Path(file), record)
+    (run / "search/genotype.json").write_text("[]")
+    assert not lineage.fits(pathlib.Path(file), record)
+    record["files"].clear()
     (run / "search/result.json").write_text("{}")
     assert not lineage.fits(pathlib.Path(file), record)
     (run / "search/result.json").unlink()
@@ -123,6 +130,10 @@ def test_changed_result_is_noticed(run, extra):
         ({"reads": [1]}, r"`reads\[0\]`"),
         ({"ancestors": {"a": {"stage": "train"}}}, "`ancestors.a.made_from`"),
         ({"reads": ["e" * 64]}, "`reads`"),
+        ({"packages": {"keras": 3}}, "`packages.keras`"),
+        ({"made_from": {"inputs": []}}, "`made_from.inputs`"),
+        ({"made_from": {"inputs": {"a": 1}}}, "`made_from.inputs.a`"),
+        ({"made_from": {"config": 1}}, "`made_from.config`"),
     ],
 )
 def test_damaged_record_is_named_with_its_field(run, change, field):

@@ -249,7 +249,23 @@ def test_record_is_of_the_result_beside_it(tmp_path):
     work(tmp_path, 1)
     record = json.loads((tmp_path / "lineage.json").read_text())
     assert record["stage"] == "search"
+    assert record["files"] == {}
     assert record["result"] == {
         "file": "result.json",
         "sha256": workdir.digest(tmp_path / "result.json"),
     }
+
+
+def test_record_is_of_what_others_read_too(tmp_path):
+    with held(tmp_path) as folder:
+        for name in ("genotype.json", "model.keras", "history.json"):
+            workdir.write_atomically(folder.path / name, name)
+        folder.finish({})
+    record = lineage.load(tmp_path / "lineage.json")
+    assert record["files"] == {
+        name: workdir.digest(tmp_path / name)
+        for name in ("genotype.json", "model.keras")
+    }
+    assert lineage.fits(tmp_path / "lineage.json", record)
+    (tmp_path / "model.keras").write_text("others")
+    assert not lineage.fits(tmp_path / "lineage.json", record)

@@ -198,6 +198,7 @@ STANDING_ON = {
     "space": STAGES - {"prepare"},
     "search": {"search"},
     "network": {"select", "train", "evaluate", "export"},
+    "intervals": {"select", "train", "evaluate", "export", "report"},
     "serving": {"export"},
     "warm_up": {"export"},
     "model_card": {"export"},

@@ -175,6 +175,12 @@ class TestRequest:
         assert int(count) == 2
 
 
+    def test_leaves_it_to_the_folders_to_know_what_is_done(self, sent):
+        message = aiplatform_v1.PipelineJob.pb(sent[0].pipeline_job)
+        specification = json_format.MessageToDict(message.pipeline_spec)
+        assert "enableCache" not in json.dumps(specification)
+
+
 class TestFollowing:
     def test_tells_of_the_job_and_of_each_change(self, service):
         service.answers = [
@@ -269,6 +275,10 @@ class TestRefusal:
     def test_of_a_root_outside_of_buckets(self, service):
         line = refused(run(**{**SETTINGS, "root": "/tmp/pipeline"}))
         assert "gs://bucket/pipeline" in line
+
+    def test_of_replacing_what_is_stale(self, service):
+        assert "beside --runner=vertex" in refused(run("--replace", **SETTINGS))
+        assert not service.created
 
     def test_without_the_package_names_the_extra(self, service, monkeypatch):
         monkeypatch.delitem(sys.modules, vertex.__name__)

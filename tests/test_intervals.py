@@ -6,7 +6,7 @@ import statistics
 import numpy as np
 import pytest
 
-from att_darts_tf.network import intervals
+from att_darts_tf import intervals
 
 
 @pytest.mark.parametrize(
