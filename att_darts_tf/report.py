@@ -897,9 +897,14 @@ def _comparison(records) -> Markup:
             element("h3", "With other cells"),
             table((*head, "Difference, points"), rows),
             _note(
-                "On the same images, with as many candidates, selected and "
-                "trained by the same recipes. Of cells drawn at random only "
-                "the search is left out."
+                "On the same images and trained by the same recipe; the "
+                "cells of each are selected among as many candidates"
+                + (
+                    ", those of this run were given."
+                    if not records.searches
+                    else " by the same recipe. Of cells drawn at random only "
+                    "the search is left out."
+                )
             ),
         ]
     targets = [each for each in records.compared if each.branch.is_target]

@@ -565,6 +565,12 @@ def validate(config: ml_collections.ConfigDict) -> None:
             f"Received: {config.space.location}, which is config.space."
             "location. Leave it out"
         )
+    if config.pipeline.baselines and config.network.cell == published.DENSENET:
+        raise UsageError(
+            "Expected config.pipeline.baselines beside cells, whose number and "
+            f"channels baselines share. Received: config.network.cell="
+            f"{published.DENSENET}, a network without. Leave one out"
+        )
     _check_accelerators(config.vertex)
     _check_workers(config.beam)
     _check_devices(config)
