@@ -96,7 +96,7 @@ def has_to_do_with_time_or_place(name):
     # seconds, and a `.keras` file its date.
     return name in (
         *("seconds", "genotype_file", "result", "ended", "resumed"),
-        *("reads", "ancestors"),
+        *("reads", "ancestors", "files"),
     ) or name.startswith("model_")
 
 
@@ -290,7 +290,17 @@ def compared(by_stages):
     return folder, before, run("pipeline", folder, *BRANCHES)
 
 
-@pytest.mark.slow
+# What runs a compiled file here: nothing of the library but what tasks import.
+RUNNER = """
+import sys
+from kfp import components, local
+
+local.init(local.SubprocessRunner(use_venv=False), pipeline_root=sys.argv[2])
+components.load_component_from_file(sys.argv[1])()
+"""
+
+
+@pytest.mark.long
 class TestBranches:
     def test_leave_what_the_run_has_done(self, compared):
         _, before, _ = compared
@@ -331,73 +341,61 @@ class TestBranches:
                      f"--config={OTHER}")
         assert "Test accuracy" in output
 
+    def test_compiled_file_runs_elsewhere(self, compared, tmp_path):
+        folder, _, _ = compared
+        file = tmp_path / "pipeline.yaml"
+        output = run("pipeline", folder, f"--compile_to={file}")
+        assert output == f"Compiled: {file}\n"
+        results = {
+            name: (folder / name / "result.json").read_text()
+            for name in ("search/seed-3", "training/repeat-1", "evaluation")
+        }
+        (folder / "report/report.html").unlink()
+        done = subprocess.run(
+            [sys.executable, "-c", RUNNER, file, tmp_path / "root"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=tmp_path,
+            timeout=PATIENCE,
+        )
+        assert done.returncode == 0, done.stdout
+        assert executed(done.stdout) == [
+            *("evaluate", "export", "prepare", "report"),
+            *("search", "search", "select", "train", "train"),
+        ]
+        # The folders know what has been done, whoever asks.
+        for name, text in results.items():
+            assert (folder / name / "result.json").read_text() == text
+        assert (folder / "report/report.html").exists()
 
-# What runs a compiled file here: nothing of the library but what tasks import.
-RUNNER = """
-import sys
-from kfp import components, local
-
-local.init(local.SubprocessRunner(use_venv=False), pipeline_root=sys.argv[2])
-components.load_component_from_file(sys.argv[1])()
-"""
-
-
-@pytest.mark.slow
-def test_compiled_file_runs_elsewhere(compared, tmp_path):
-    folder, _, _ = compared
-    file = tmp_path / "pipeline.yaml"
-    output = run("pipeline", folder, f"--compile_to={file}")
-    assert output == f"Compiled: {file}\n"
-    results = {
-        name: (folder / name / "result.json").read_text()
-        for name in ("search/seed-3", "training/repeat-1", "evaluation")
-    }
-    (folder / "report/report.html").unlink()
-    done = subprocess.run(
-        [sys.executable, "-c", RUNNER, file, tmp_path / "root"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=tmp_path,
-        timeout=PATIENCE,
-    )
-    assert done.returncode == 0, done.stdout
-    assert executed(done.stdout) == [
-        *("evaluate", "export", "prepare", "report"),
-        *("search", "search", "select", "train", "train"),
-    ]
-    # The folders know what has been done, whoever asks.
-    for name, text in results.items():
-        assert (folder / name / "result.json").read_text() == text
-    assert (folder / "report/report.html").exists()
-
-
-@pytest.mark.slow
-def test_what_is_stale_is_done_again_and_nothing_else(compared):
-    folder, _, _ = compared
-    settings = (
-        "--config.network.momentum=0.5",
-        "--config.export.least_accuracy=0.99",
-    )
-    refused = subprocess.run(
-        command("pipeline", folder, *settings), capture_output=True, text=True
-    )
-    assert refused.returncode == 2
-    assert "--replace" in refused.stderr
-    output = run("pipeline", folder, *settings, "--replace")
-    assert executed(output) == [
-        *("evaluate", "prepare", "report", "train", "train")
-    ]
-    assert "none, for less than 99.00 %" in table(output)
-    assert (folder / "training/repeat-0/replaced-1/model.keras").exists()
-    # Back: what the cache says of the first run is no longer so.
-    settings = ("--config.export.least_accuracy=0.01",)
-    output = run("pipeline", folder, *settings, "--replace")
-    assert executed(output) == [
-        *("evaluate", "export", "prepare", "report", "train", "train")
-    ]
-    identity = json.loads(
-        (folder / "training/repeat-0/identity.json").read_text()
-    )
-    assert identity["config"]["network"]["momentum"] == 0.9
-    assert str(folder / "export/att_darts/1") in table(output)
+    def test_what_is_stale_is_done_again_and_nothing_else(self, compared):
+        folder, _, _ = compared
+        settings = (
+            "--config.network.momentum=0.5",
+            "--config.export.least_accuracy=0.99",
+        )
+        refused = subprocess.run(
+            command("pipeline", folder, *settings),
+            capture_output=True,
+            text=True,
+        )
+        assert refused.returncode == 2
+        assert "--replace" in refused.stderr
+        output = run("pipeline", folder, *settings, "--replace")
+        assert executed(output) == [
+            *("evaluate", "prepare", "report", "train", "train")
+        ]
+        assert "none, for less than 99.00 %" in table(output)
+        assert (folder / "training/repeat-0/replaced-1/model.keras").exists()
+        # Back: what the cache says of the first run is no longer so.
+        settings = ("--config.export.least_accuracy=0.01",)
+        output = run("pipeline", folder, *settings, "--replace")
+        assert executed(output) == [
+            *("evaluate", "export", "prepare", "report", "train", "train")
+        ]
+        identity = json.loads(
+            (folder / "training/repeat-0/identity.json").read_text()
+        )
+        assert identity["config"]["network"]["momentum"] == 0.9
+        assert str(folder / "export/att_darts/1") in table(output)
