@@ -82,7 +82,8 @@ setuptools.setup(
         ],
         "beam": ["apache-beam>=2.77"],
         "vertex": ["kfp>=2.17,<2.18", "google-cloud-aiplatform>=2.7,<3"],
-        "tune": ["keras-tuner>=1.4.8"],
+        # With scikit-learn, for its Gaussian processes.
+        "tune": ["keras-tuner[bayesian]>=1.4.8"],
         "test": [
             "pytest",
             "pytest-xdist",

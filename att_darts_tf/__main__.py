@@ -25,6 +25,7 @@ from ml_collections import config_flags
 import att_darts_tf
 from att_darts_tf import (
     layout,
+    ranges,
     settings,
     stages,
     startup,
@@ -40,6 +41,7 @@ from att_darts_tf.engine import (
 )
 from att_darts_tf.errors import UsageError, printable
 from att_darts_tf.space import published, registry
+from att_darts_tf.tuning import roles
 
 PROGRAM = "att-darts"
 USAGE_STATUS = 2
@@ -51,8 +53,6 @@ _CONFIG_FLAG = re.compile(r"--?config(?:=(?P<value>.*))?", re.DOTALL)
 _SETTING_FLAG = re.compile(
     r"--?(?:no)?config\.(?P<name>[^=]+)(?:=(?P<value>.*))?", re.DOTALL
 )
-# But for those of an argument's own.
-_COMMA = re.compile(r",(?![^(]*\))")
 _WRONG_TYPE = re.compile(r"flag --config\.(?P<name>[^=]+)=(?P<value>.*?): ")
 # Flags that one stage takes.
 _OWN_FLAGS = ("checkpoint", "cell", "runner", "compile_to")
@@ -82,8 +82,11 @@ class Command:
 
     @property
     def elsewhere(self) -> bool:
-        """Returns whether nothing is read or written in the work directory."""
-        return self.runner != "local" or bool(self.compile_to)
+        """Returns whether the work directory is not this process' to claim."""
+        works = (
+            self.stage == "tune" and roles.of_environment() == roles.WORKER
+        )
+        return self.runner != "local" or bool(self.compile_to) or works
 
     @property
     def leads(self) -> bool:
@@ -119,6 +122,15 @@ def _prepare(command, folders):
     return summary.prepare(result, folders)
 
 
+def _as_tuned(command, folders, stage):
+    """Returns the configuration of a stage, and what it comes from."""
+    tune = command.config.tune
+    if not tune.space or tune.stage != stage:
+        return command.config, []
+    command.require(folders.tuning, "tune")
+    return layout.as_tuned(command.config, folders), [folders.tuning]
+
+
 def _require_memory(config, folders):
     """Raises `UsageError` before a search that the memory is too small for."""
     from att_darts_tf.search import memory
@@ -132,19 +144,21 @@ def _require_memory(config, folders):
 
 def _search(command, folders):
     command.require(folders.data, "prepare")
-    _require_memory(command.config, folders)
+    config, reads = _as_tuned(command, folders, "search")
+    _require_memory(config, folders)
     startup.load_tensorflow()
     from att_darts_tf.search import run
 
     lines = []
-    seeds = command.config.search.seeds
+    seeds = config.search.seeds
     for place, seed in enumerate(seeds):
         result = run.run_search(
-            command.config,
+            config,
             data_dir=folders.data,
             output_dir=folders.search(seed),
             seed=seed,
             alike=len(seeds) - 1 - place,
+            reads=reads,
         )
         lines += summary.search(result, folders)
     return lines
@@ -167,26 +181,63 @@ def _select(command, folders):
     return summary.select(result, folders)
 
 
-def _train(command, folders):
+def _cells_to_train(command, folders):
+    """Returns what names the cells of the run, given or selected."""
     settings.check_pretrained(command.config)
-    command.require(folders.data, "prepare")
     genotype = settings.given_cells(command.config)
-    if not genotype:
-        command.require(folders.selection, "select")
-        genotype = folders.selected
+    if genotype:
+        return genotype
+    command.require(folders.selection, "select")
+    return folders.selected
+
+
+def _tune(command, folders):
+    config = command.config
+    if not config.tune.space:
+        raise UsageError(
+            "Expected settings to tune. Received: none. Give --config.tune."
+            "space='network.learning_rate=log(0.005,0.5)' or others"
+        )
+    if config.engine.strategy == "multi_worker":
+        raise UsageError(
+            "Expected one process for each trial of the stage tune. Received: "
+            "config.engine.strategy=multi_worker. Give another, and share the "
+            "trials by a chief and workers: see docs/tuning.md"
+        )
+    command.require(folders.data, "prepare")
+    genotype = None
+    if config.tune.stage == "train":
+        genotype = _cells_to_train(command, folders)
+    startup.load_tensorflow()
+    from att_darts_tf.tuning import run
+
+    result = run.run_tuning(
+        config,
+        data_dir=folders.data,
+        genotype=genotype,
+        output_dir=folders.tuning,
+    )
+    return summary.tune(result, folders)
+
+
+def _train(command, folders):
+    command.require(folders.data, "prepare")
+    genotype = _cells_to_train(command, folders)
+    config, reads = _as_tuned(command, folders, "train")
     startup.load_tensorflow()
     from att_darts_tf.network import run
 
     lines = []
-    repeats = command.config.repeats
+    repeats = config.repeats
     for repeat in range(repeats):
         result = run.run_training(
-            command.config,
+            config,
             data_dir=folders.data,
             genotype=genotype,
             output_dir=folders.training(repeat),
             seed=repeat,
             alike=repeats - 1 - repeat,
+            reads=reads,
         )
         lines += summary.train(result, folders)
     return lines
@@ -344,6 +395,13 @@ STAGES = {
         stages.STAGES["select"].settings,
         together=True,
     ),
+    "tune": Stage(
+        _tune,
+        "Try settings of trainings or searches that later ones then take.",
+        "data/, selection/genotype.json (or network.cell, .pretrained)",
+        "tuning/ (result.json, config.py, trials.png, trials/)",
+        stages.STAGES["tune"].settings,
+    ),
     "train": Stage(
         _train,
         "Train the network of the selected cells from scratch.",
@@ -380,7 +438,7 @@ STAGES = {
         "config.data.name",
         "everything above",
         ("data", "beam", "space", "search", "selection", "network", "repeats",
-         "export", "engine", "hourly_price", "pipeline", "vertex"),
+         "export", "engine", "hourly_price", "pipeline", "tune", "vertex"),
         {
             "runner=local": "what runs the tasks: this machine, or vertex, "
             "Vertex AI by config.vertex, with --workdir in a bucket",
@@ -812,8 +870,7 @@ def _texts_quoted(argument):
     value = match["value"]
     if value is None or value.lstrip().startswith(("(", "[")):
         return argument
-    texts = tuple(filter(None, _COMMA.split(value)))
-    return f"--config.{match['name']}={texts!r}"
+    return f"--config.{match['name']}={ranges.split(value)!r}"
 
 
 def _define_settings(config, arguments, values):

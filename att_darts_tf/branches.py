@@ -124,6 +124,8 @@ def _without_branches(config):
     made = settings.from_plain(config.to_dict())
     with made.unlocked():
         made.pipeline.update(baselines=(), targets=())
+        # What the run has found is for it and its baselines.
+        made.tune.space = ()
     return made
 
 

@@ -1,4 +1,4 @@
-"""The one error that a user can cause and mend, and what may be printed."""
+"""The errors that a user can cause and mend, and what may be printed."""
 
 
 def printable(text: str) -> str:
@@ -14,4 +14,12 @@ class UsageError(ValueError):
     Its message is one line: what was expected, what was received, how to fix
     it. The command line prints it without a traceback and exits with status 2;
     any other exception is a defect of this project and keeps its traceback.
+    """
+
+
+class InfeasibleError(UsageError):
+    """A recipe that cannot be trained to its end on this machine.
+
+    Its loss is lost, or it takes more memory than there is. A tuning counts
+    it as a trial that failed and goes on.
     """

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import ml_collections
 
@@ -56,6 +57,15 @@ class Layout:
     def selected(self) -> storage.Path:
         """Returns the file of the cells that were selected."""
         return self.selection / "genotype.json"
+
+    @property
+    def tuning(self) -> storage.Path:
+        return self.root / "tuning"
+
+    @property
+    def tuned(self) -> storage.Path:
+        """Returns the file of what a tuning found."""
+        return self.tuning / "result.json"
 
     @property
     def trainings(self) -> storage.Path:
@@ -126,6 +136,35 @@ def of(root: str) -> Layout:
     return Layout(storage.absolute(root))
 
 
+def as_tuned(
+    config: ml_collections.ConfigDict, layout: Layout
+) -> ml_collections.ConfigDict:
+    """Returns a configuration with what its tuning has found.
+
+    Args:
+        config: The resolved configuration, with something to tune.
+        layout: The folders of its run.
+    """
+    result = read_tuned(layout.tuned)
+    if result["tune"] != workdir.plain(config.tune):
+        raise UsageError(
+            f"Expected the result of config.tune in {layout.tuned}. Received: "
+            "that of other settings. Run first: the stage tune"
+        )
+    return settings.with_values(config, result["found"])
+
+
+def read_tuned(file: storage.Path) -> dict[str, Any]:
+    """Returns the result of a tuning: `tune`, `found` and more.
+
+    Args:
+        file: Path of it.
+    """
+    return workdir.read_record(
+        file, {"tune": {}, "found": {}}, format=workdir.RESULT_FORMAT
+    )
+
+
 @contextlib.contextmanager
 def claim(
     root: str, config: ml_collections.ConfigDict, *, replace: bool = False
@@ -135,8 +174,8 @@ def claim(
     A new work directory records its configuration; one that another
     configuration made is refused, but for settings of stages that have not
     begun, for the price, which the report alone reads, for what prepares
-    the images, on which they do not depend, and for what a pipeline does
-    beside them.
+    the images, on which they do not depend, for more trials of a tuning, and
+    for what a pipeline does beside them.
     If the first command fails on a mistake of the user's, the record
     goes again, so that the mended command is welcome; if one that replaces
     does, the record is as it was.
@@ -189,6 +228,8 @@ def _compare(
             ("search.", layout.searches),
             ("selection.", layout.selection),
             ("network.", layout.trainings),
+            ("tune.", layout.tuning),
+            ("tune.trials", None),
             ("repeats", layout.trainings),
             ("export.", layout.export),
             ("pipeline.", None),

@@ -8,7 +8,7 @@ import pathlib
 import resource
 from collections.abc import Callable
 
-from att_darts_tf.errors import UsageError
+from att_darts_tf.errors import InfeasibleError
 
 # Files of a control group: its limit, its use, and what of that is a cache.
 _VERSION_1 = (
@@ -30,7 +30,7 @@ def compare(
         remedy: Maps the GB that are free to what the user may change.
 
     Raises:
-        UsageError: If it is more than is free, with what to change.
+        InfeasibleError: If it is more than is free, with what to change.
     """
     free, about = available(), f"about {needed:.1f} GB of memory"
     if glob.glob("/dev/nvidia[0-9]*"):
@@ -39,7 +39,7 @@ def compare(
         return f"takes {about}; what is free is unknown here"
     if needed <= free:
         return f"takes {about} of {free:.1f} GB free"
-    raise UsageError(
+    raise InfeasibleError(
         f"Expected {what} that fits the {free:.1f} GB of memory that are "
         f"free. Received: one that takes {about}. To fit it, {remedy(free)}"
     )

@@ -16,7 +16,14 @@ from typing import Any
 
 import ml_collections
 
-from att_darts_tf import branches, intervals, settings, stages, storage
+from att_darts_tf import (
+    branches,
+    intervals,
+    ranges,
+    settings,
+    stages,
+    storage,
+)
 from att_darts_tf.durations import duration
 from att_darts_tf.engine import lineage, stage_folder
 from att_darts_tf.engine import workdir as workdir_module
@@ -25,6 +32,8 @@ from att_darts_tf.space import drawings, published, search_space
 from att_darts_tf.space.genotype import Genotype
 
 PAGE = "report.html"
+# Trials of a tuning that are seen at once.
+_TRIALS = 10
 # Formats of the records that are shown; their writers load TensorFlow.
 DATA_FORMAT = 1
 HISTORY_FORMAT = 1
@@ -85,6 +94,21 @@ _TRAINING = {
     "epochs": _COUNT,
     "seconds": float,
 }
+_TUNING = {
+    "trials": [
+        {
+            "trial": _COUNT,
+            "values": {},
+            "epochs": _COUNT,
+            "accuracy": float,
+            "images": _COUNT,
+            "seconds": float,
+            "infeasible": str,
+        }
+    ],
+    "best": _COUNT,
+    "found": {},
+}
 _TRAINING_HISTORY = {
     "epochs": [{"epoch": _COUNT, "loss": float, "accuracy": float}]
 }
@@ -141,6 +165,7 @@ class Records:
         location: Where attention goes in the search; empty without one.
         architecture: Final architecture weights of the chosen search, by the
             parameter's name, before the softmax.
+        tuning: Result of the tuning, or `None` without one.
         trainings: A `Run` for each repeat.
         evaluation: Result of the evaluation.
         exported: Result of the export, or `None` where the accuracy is too low
@@ -157,6 +182,7 @@ class Records:
     selection: dict[str, Any] | None
     location: str
     architecture: dict[str, list]
+    tuning: dict[str, Any] | None
     trainings: list[Run]
     evaluation: dict[str, Any]
     exported: dict[str, Any] | None
@@ -277,6 +303,10 @@ def read_records(
         chosen = _chosen(selection, config, root / "selection/result.json")
         location, architecture = _read_architecture(reader, chosen["seed"])
         cells = reader.genotype("select", "selection/genotype.json")
+    tuning = None
+    if config.tune.space:
+        tuning = reader.result("tune", "tuning", _TUNING)
+        folders.append("tuning")
     trainings = []
     for repeat in range(config.repeats):
         folder = f"training/repeat-{repeat}"
@@ -302,6 +332,8 @@ def read_records(
     reader.check_evaluation("", config.repeats)
     if selection is not None:
         reader.check_selection(config.search.seeds)
+    if tuning is not None:
+        reader.check_tuned(config, tuning["found"])
     folders.append("evaluation")
     exported = None
     if evaluation["mean"] >= config.export.least_accuracy:
@@ -323,6 +355,7 @@ def read_records(
         selection=selection,
         location=location,
         architecture=architecture,
+        tuning=tuning,
         trainings=trainings,
         evaluation=evaluation,
         exported=exported,
@@ -437,6 +470,23 @@ class _Reader:
                 published.plain(Genotype.read(file))
             ]:
                 raise _of_others("selection", "select", file)
+
+    def check_tuned(
+        self, config: ml_collections.ConfigDict, found: Mapping[str, Any]
+    ) -> None:
+        """Raises `UsageError` for what took other values than were found."""
+        stage, folders = config.tune.stage, ["training/repeat-0"]
+        if stage == "search":
+            folders = [f"search/seed-{seed}" for seed in config.search.seeds]
+        for folder in folders:
+            identity = self._identity(folder)
+            made = {**identity.get("config", {}), "data": identity.get("data")}
+            for name, value in found.items():
+                section, field = name.split(".")
+                if (made.get(section) or {}).get(field) != value:
+                    raise _of_others(
+                        folder, stage, self.root / "tuning/result.json"
+                    )
 
     def check_recipe(self, place: str) -> None:
         """Raises `UsageError` for a baseline with another recipe."""
@@ -654,6 +704,7 @@ def render(config: ml_collections.ConfigDict, records: Records) -> str:
     sections = [
         _results(config, records),
         _comparison(records) if records.compared else "",
+        _tuning(config, records.tuning) if records.tuning else "",
         _cost(records.exported) if records.exported else "",
         _cells(config, records),
         _weights(records) if records.searches else "",
@@ -848,6 +899,50 @@ def _results(config, records) -> Markup:
     )
 
 
+def _tuning(config, tuning) -> Markup:
+    """Returns the trials of a tuning, the best ones first."""
+    names = list(tuning["found"])
+    ranked = sorted(
+        tuning["trials"],
+        key=lambda trial: (-trial["epochs"], -trial["accuracy"]),
+    )
+
+    def row(trial):
+        low, high = intervals.of_share(trial["accuracy"], trial["images"])
+        accuracy = (
+            f"{percent(trial['accuracy'])}, {100 * low:.1f} to "
+            f"{100 * high:.1f}"
+        )
+        return (
+            f"trial {trial['trial']}",
+            "infeasible" if trial["infeasible"] else accuracy,
+            f"{trial['epochs']:,}",
+            *(ranges.shown(trial["values"].get(name)) for name in names),
+            element("strong", "\u2713 taken")
+            if trial["trial"] == tuning["best"]
+            else "",
+        )
+
+    head = ("Trial", "Validation accuracy", "Epochs", *names, "")
+    rows = [row(trial) for trial in ranked]
+    return _section(
+        "Tuning",
+        table(head, rows[:_TRIALS]),
+        _folded(
+            f"{_many(len(rows) - _TRIALS, 'more trial')}",
+            table(head, rows[_TRIALS:]),
+        )
+        if len(rows) > _TRIALS
+        else "",
+        _note(
+            f"By KerasTuner ({config.tune.method}): each trial is trained on "
+            "the weight half and judged on the other, with a 95 % interval "
+            "(Wilson); the test images play no part. The best of many is "
+            "better on these images than on others."
+        ),
+    )
+
+
 def _comparison(records) -> Markup:
     """Returns the baselines beside this run, and the targets of its cells."""
     own = records.evaluation["accuracies"]
@@ -985,6 +1080,11 @@ def _runs(records) -> dict[str, list[float]]:
             candidate["seconds"]
             for candidate in (records.selection or {"candidates": []})[
                 "candidates"
+            ]
+        ],
+        "tuning": [
+            trial["seconds"] for trial in (records.tuning or {"trials": []})[
+                "trials"
             ]
         ],
         "training": [run.result["seconds"] for run in records.trainings],

@@ -12,18 +12,27 @@ import os
 import pathlib
 import pkgutil
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import ml_collections
 
-from att_darts_tf import stages, storage
+from att_darts_tf import ranges, stages, storage
 from att_darts_tf.errors import UsageError
 from att_darts_tf.space import published, registry, search_space, trained
 
 SHIPPED = "att_darts_tf.configs"
 # Runs that a pipeline can compare its own with.
 BASELINES = ("random", "no_attention")
+# What a tuning may change of a recipe, but for what is found or given.
+_TUNED = {"train": "network", "search": "search"}
+_NOT_TUNED = (
+    "network.cell",
+    "network.pretrained",
+    "network.frozen",
+    "search.seeds",
+)
+TUNED_DATA = ("flip", "padding", "crop_area", "color_jitter")
 _FILE = re.compile(r"(?P<file>.+\.py)(?::(?P<variant>.*))?")
 
 
@@ -385,6 +394,42 @@ SETTINGS: dict[str, Setting] = {
             ),
         ),
     ),
+    "tune.stage": Setting(
+        "whose recipe is tuned: that of trainings or of searches",
+        _one_of(tuple(_TUNED)),
+    ),
+    "tune.method": Setting(
+        "how values are chosen: at random, by a Gaussian process, or at random "
+        "with more epochs for the best",
+        Rule(
+            "one of random, bayesian, hyperband; no grid, as KerasTuner cannot "
+            "take one up that was stopped",
+            lambda value: value in ("random", "bayesian", "hyperband"),
+        ),
+    ),
+    "tune.space": Setting(
+        "settings to tune and what they may be; empty tunes nothing",
+        Rule(
+            'texts such as "network.learning_rate=log(0.001,0.1)"',
+            lambda value: isinstance(value, tuple)
+            and all(isinstance(each, str) for each in value),
+        ),
+    ),
+    "tune.trials": Setting(
+        "trials of random and bayesian; those of hyperband follow from the "
+        "recipe's epochs",
+        _integer(1),
+    ),
+    "tune.repeats": Setting(
+        "trainings or searches of a trial, whose mean counts", _integer(1)
+    ),
+    "tune.seed": Setting(
+        "seed of the values that are tried",
+        Rule(
+            "an integer from 0 to 2**31 - 1",
+            lambda value: _is_integer(value) and 0 <= value < 2**31,
+        ),
+    ),
     "repeats": Setting("trainings of the final network", _integer(1)),
     "hourly_price": Setting(
         "price of an hour of the device in the report; 0 for none",
@@ -467,6 +512,7 @@ TEXTS = frozenset(
         "beam.options",
         "pipeline.baselines",
         "pipeline.targets",
+        "tune.space",
         "vertex.labels",
     )
 )
@@ -591,6 +637,100 @@ def validate(config: ml_collections.ConfigDict) -> None:
     if config.network.cell == published.DENSENET:
         _check_without_cells(config)
     _check_fine_tuning(config.network)
+    if config.tune.space:
+        _check_tuning(config)
+
+
+def tuned_ranges(config: ml_collections.ConfigDict) -> list[ranges.Range]:
+    """Returns what is tuned, with values of the settings' types.
+
+    Raises `UsageError` for a setting that cannot be tuned, and for a range
+    whose ends cannot be.
+
+    Args:
+        config: The configuration; `config.tune` says what is tuned.
+    """
+    tune = config.tune
+    values = dict(flatten(config))
+    names = _tunable(tune.stage)
+    found = []
+    for text in tune.space:
+        each = ranges.parse(text)
+        if each.name not in names:
+            raise registry.unknown_name(
+                "setting in config.tune.space beside config.tune.stage="
+                f"{tune.stage}",
+                names,
+                each.name,
+            )
+        if each.name in (other.name for other in found):
+            raise UsageError(
+                "Expected each setting once in config.tune.space. Received: "
+                f"config.{each.name} twice. Leave one out"
+            )
+        found.append(each.of_type(values[each.name]))
+    return found
+
+
+def _tunable(stage):
+    section = _TUNED[stage]
+    names = [
+        name
+        for name in SETTINGS
+        if name.startswith(f"{section}.") and name not in _NOT_TUNED
+    ]
+    if stage == "search":
+        return ["space.location", *names]
+    return [*names, *(f"data.{name}" for name in TUNED_DATA)]
+
+
+def _check_tuning(config):
+    tune = config.tune
+    if tune.stage == "search" and given_cells(config):
+        raise UsageError(
+            "Expected cells to search for beside config.tune.stage=search. "
+            f"Received: {given_cells(config)}, which are given. Leave "
+            "config.network.cell and .pretrained out"
+        )
+    for each in tuned_ranges(config):
+        if tune.method == "hyperband" and each.name.endswith(".epochs"):
+            raise UsageError(
+                "Expected config.tune.space without epochs beside config.tune."
+                f"method=hyperband, which chooses them. Received: {each.name}. "
+                "Leave it out"
+            )
+        if each.name == "space.location" and config.pipeline.baselines:
+            raise UsageError(
+                "Expected config.pipeline.baselines beside a search space that "
+                "is given. Received: space.location in config.tune.space. "
+                "Leave one out"
+            )
+        for value in each.values:
+            made = with_values(config, {each.name: value, "tune.space": ()})
+            try:
+                validate(made)
+            except UsageError as error:
+                raise UsageError(
+                    f"In config.tune.space, {each.name}={value}: {error}"
+                ) from error
+
+
+def with_values(
+    config: ml_collections.ConfigDict, values: Mapping[str, Any]
+) -> ml_collections.ConfigDict:
+    """Returns a configuration with other values of some settings.
+
+    Args:
+        config: A resolved configuration, which stays as it is.
+        values: Mapping of dotted names to values.
+    """
+    made = from_plain(config.to_dict())
+    with made.unlocked():
+        for name, value in values.items():
+            section, _, field = name.rpartition(".")
+            place = made[section] if section else made
+            place[field] = tuple(value) if isinstance(value, list) else value
+    return made
 
 
 def _check_accelerators(vertex: ml_collections.ConfigDict) -> None:

@@ -40,6 +40,13 @@ STAGES = {
     "select": Stage(
         ("selection", "search.seeds", "data", "engine"), _NETWORKS
     ),
+    "tune": Stage(
+        (
+            *("tune", "network", "search", "space", "selection"),
+            *("repeats", "data", "engine"),
+        ),
+        (*_NETWORKS, "ranges", "search", "tuning"),
+    ),
     "train": Stage(
         ("network", "repeats", "data", "engine"), _NETWORKS, count="repeats"
     ),
@@ -60,8 +67,9 @@ STAGES = {
             "repeats",
             "hourly_price",
             "pipeline",
+            "tune",
         ),
-        ("engine", "intervals", "report", "settings", "space"),
+        ("engine", "intervals", "ranges", "report", "settings", "space"),
     ),
 }
 

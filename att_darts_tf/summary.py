@@ -15,11 +15,21 @@ from typing import Any
 
 import ml_collections
 
-from att_darts_tf import branches, durations, settings, storage
+from att_darts_tf import (
+    branches,
+    durations,
+    intervals,
+    ranges,
+    settings,
+    storage,
+)
 from att_darts_tf.engine import lineage as lineage_module
 from att_darts_tf.engine import workdir
 from att_darts_tf.errors import printable
 from att_darts_tf.layout import Layout
+
+# Trials of a tuning, the best ones.
+_SHOWN = 5
 
 
 def table(config: ml_collections.ConfigDict, folders: Layout) -> list[str]:
@@ -42,6 +52,9 @@ def table(config: ml_collections.ConfigDict, folders: Layout) -> list[str]:
         ]
         rows.append(("Chosen", chosen["reason"]))
         rows.append(("Cells", folders.selected))
+    if config.tune.space:
+        found = result(folders.tuning)["found"]
+        rows.append((f"Tuned, to {config.tune.stage}", ranges.told(found)))
     judged = result(folders.evaluation)
     least = config.export.least_accuracy
     served = judged["mean"] >= least
@@ -86,6 +99,39 @@ def prepare(description: dict, folders: Layout) -> list[str]:
         f"{splits['test']['examples']:,} test images of {height} x {width} x "
         f"{channels}, {len(description['class_names'])} classes",
         f"Records: {folders.data}",
+    ]
+
+
+def tune(result: dict, folders: Layout) -> list[str]:
+    if not result:
+        return ["No trial is left for this process: the chief has the result"]
+    ranked = sorted(
+        result["trials"],
+        key=lambda each: (each["epochs"], each["accuracy"]),
+        reverse=True,
+    )
+    lines = []
+    for each in ranked[:_SHOWN]:
+        low, high = intervals.of_share(each["accuracy"], each["images"])
+        lines.append(
+            f"Trial {each['trial']}: {percent(each['accuracy'])} of "
+            f"{each['images']:,} held-out images (95 % interval: "
+            f"{100 * low:.2f} to {100 * high:.2f}), {each['epochs']} epochs: "
+            f"{ranges.told(each['values'])}"
+        )
+    infeasible = sum(bool(each["infeasible"]) for each in result["trials"])
+    others = len(ranked) - len(lines)
+    return [
+        *lines,
+        *([f"and {others} more, in {folders.tuned}"] if others else []),
+        *(
+            [f"{infeasible} of them could not be trained to their end"]
+            if infeasible
+            else []
+        ),
+        f"Configuration: {folders.tuning / 'config.py'}",
+        f"Picture: {folders.tuning / 'trials.png'}",
+        f"TensorBoard, HParams: tensorboard --logdir={folders.tuning}",
     ]
 
 

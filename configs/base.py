@@ -188,6 +188,25 @@ def pipeline():
     })
 
 
+def tune():
+    """What the stage `tune` tries, which other stages then take."""
+    return ml_collections.ConfigDict({
+        # "train" tunes `network`, "search" tunes `search` and `space`.
+        "stage": "train",
+        # "random", "bayesian" or "hyperband".
+        "method": "random",
+        # As "network.learning_rate=log(0.005,0.5)",
+        # "network.weight_decay=linear(0.0,0.001)" or
+        # "network.cutout=choice(0,8,16)"; () tunes nothing.
+        "space": (),
+        # Of "random" and "bayesian".
+        "trials": 20,
+        # Trainings or searches of each trial; their mean counts.
+        "repeats": 1,
+        "seed": 0,
+    })
+
+
 def vertex():
     """Where `pipeline --runner=vertex` runs its tasks; see docs/cloud.md."""
 
@@ -219,6 +238,7 @@ def vertex():
         "prepare": machine(8, 32),
         "sample": machine(2, 8),
         "search": machine(8, 32),
+        "tune": machine(8, 32),
         "select": machine(8, 32),
         "train": machine(8, 32),
         "evaluate": machine(8, 32),
@@ -244,6 +264,7 @@ def get_config(variant=""):
         "network": training(epochs=600),
         "export": export(),
         "pipeline": pipeline(),
+        "tune": tune(),
         "vertex": vertex(),
         # Published results are the mean of several trainings.
         "repeats": 1,

@@ -16,6 +16,7 @@ from att_darts_tf.pipeline.components.sample import sample
 from att_darts_tf.pipeline.components.search import search
 from att_darts_tf.pipeline.components.select import select
 from att_darts_tf.pipeline.components.train import train
+from att_darts_tf.pipeline.components.tune import tune
 
 NAME = "att-darts"
 CODE_VARIABLE, CELLS_VARIABLE = "ATT_DARTS_CODE", "ATT_DARTS_CELLS"
@@ -44,6 +45,7 @@ def define(
     """
     main = branches.MAIN
     options = runs[main].pipeline
+    tuned_stage = runs[main].tune.stage if runs[main].tune.space else ""
     least = runs[main].export.least_accuracy
     # Else they are given.
     searches = not settings.given_cells(runs[main])
@@ -75,28 +77,42 @@ def define(
         # The cache cannot see whether the images have changed; it can.
         return task(prepare, branch, root).set_caching_options(False)
 
-    def chosen(branch, root, images, seeds, first=()):
+    def found(stage, root, images, cells):
+        """Returns what a tuning of the run finds for a stage, if there is one.
+
+        A search is tuned before there are cells.
+        """
+        if stage != tuned_stage:
+            return {}
+        made = task(tune, main, root, **images, **cells)
+        if stage == "train" and not cells:
+            made.set_env_variable(CELLS_VARIABLE, given)
+        return {"tuned": made.outputs["tuned"]}
+
+    def chosen(branch, root, images, seeds, tuned, first=()):
         """Returns the cells that a search, or a draw, and a selection give."""
         with dsl.ParallelFor(seeds, parallelism=parallelism) as seed:
             if branch.is_random:
-                found = task(sample, branch, root, seed=seed)
+                candidate = task(sample, branch, root, seed=seed)
             else:
-                found = task(search, branch, root, seed=seed, **images)
-            found.after(*first)
+                candidate = task(
+                    search, branch, root, seed=seed, **images, **tuned
+                )
+            candidate.after(*first)
         made = task(
             select,
             branch,
             root,
-            candidates=dsl.Collected(found.outputs["cells"]),
+            candidates=dsl.Collected(candidate.outputs["cells"]),
             **images,
         )
         return {"cells": made.outputs["cells"]}
 
-    def judged(branch, root, images, cells, repeats, first=()):
+    def judged(branch, root, images, cells, repeats, tuned, first=()):
         """Returns the evaluation of trained networks."""
         with dsl.ParallelFor(repeats, parallelism=parallelism) as repeat:
             trained = task(
-                train, branch, root, repeat=repeat, **images, **cells
+                train, branch, root, repeat=repeat, **images, **cells, **tuned
             )
             trained.after(*first)
             if not cells:
@@ -132,20 +148,28 @@ def define(
         first = [
             made for branch, made in preparations.items() if branch != main
         ]
+        searched = found("search", workdir, images[main], {})
         cells = {}
         if searches:
-            cells = chosen(main, workdir, images[main], seeds, first)
+            cells = chosen(
+                main, workdir, images[main], seeds, searched, first
+            )
+        trained = found("train", workdir, images[main], cells)
         evaluated = judged(
-            main, workdir, images[main], cells, repeats, first
+            main, workdir, images[main], cells, repeats, trained, first
         )
         others = []
         for branch in runs:
             if branch == main:
                 continue
-            own, given_cells = images.get(branch, images[main]), cells
+            own, own_cells = images.get(branch, images[main]), cells
             if not branch.is_target:
-                given_cells = chosen(branch, workdir, own, seeds)
-            others.append(judged(branch, workdir, own, given_cells, repeats))
+                own_cells = chosen(branch, workdir, own, seeds, searched)
+            # A target has a recipe of its own, a baseline that of the run.
+            recipe = {} if branch.is_target else trained
+            others.append(
+                judged(branch, workdir, own, own_cells, repeats, recipe)
+            )
 
         def exported():
             return task(

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 import ml_collections
 from kfp import dsl
 
-from att_darts_tf import layout, settings, startup, summary
+from att_darts_tf import layout, settings, startup, storage, summary
 from att_darts_tf.engine import preemption, workdir
 from att_darts_tf.errors import UsageError
 from att_darts_tf.pipeline import supervision
@@ -59,6 +59,22 @@ def begin(
                 raise SystemExit(2) from None
             supervision.hand_over(error, whole.pipeline)
             raise SystemExit(2) from error
+
+
+def as_tuned(
+    config: ml_collections.ConfigDict, tuned: dsl.Artifact | None
+) -> tuple[ml_collections.ConfigDict, list[storage.Path]]:
+    """Returns a configuration with what a tuning found, and what was read.
+
+    Args:
+        config: The settings that the component reads.
+        tuned: What the task `tune` gave; `None` where nothing is tuned.
+    """
+    if not tuned:
+        return config, []
+    folder = storage.path(tuned.uri)
+    found = layout.read_tuned(folder / "result.json")["found"]
+    return settings.with_values(config, found), [folder]
 
 
 def publish(

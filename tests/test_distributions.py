@@ -29,6 +29,7 @@ EXTRAS = {
     # What Google\'s client itself looks for first.
     "att_darts_tf.pipeline.vertex": ("cryptography", "vertex"),
     "att_darts_tf.data.beam": ("apache_beam", "beam"),
+    "att_darts_tf.tuning.oracle": ("keras_tuner", "tune"),
 }
 
 

@@ -114,8 +114,8 @@ BESIDE = {
 # no image, see tests/data/test_beam.py and test_run.py; what the report
 # reads, see tests/test_report.py; what refuses an export, see
 # tests/test_serving.py; which tasks there are, see
-# tests/pipeline/test_pipeline.py; and where they run, see
-# tests/pipeline/test_vertex.py.
+# tests/pipeline/test_pipeline.py; where they run, see
+# tests/pipeline/test_vertex.py; and what a tuning tries, see tests/tuning.
 ELSEWHERE = {
     "beam.runner",
     "beam.mode",
@@ -130,7 +130,11 @@ ELSEWHERE = {
     "pipeline.baselines",
     "pipeline.retries",
     "pipeline.targets",
-    *(name for name in settings.SETTINGS if name.startswith("vertex.")),
+    *(
+        name
+        for name in settings.SETTINGS
+        if name.startswith(("tune.", "vertex."))
+    ),
 }
 
 

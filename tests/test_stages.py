@@ -17,6 +17,7 @@ MODULES = {
     "search": "search.run",
     "sample": "search.sample",
     "select": "network.run",
+    "tune": "tuning.run",
     "train": "network.run",
     "evaluate": "network.evaluate",
     "export": "serving",

@@ -20,7 +20,8 @@ HOMES = {
 }
 
 FOUNDATIONS = {
-    *("durations", "errors", "intervals", "memory", "stages", "storage")
+    *("durations", "errors", "intervals", "memory", "ranges", "stages"),
+    "storage",
 }
 MIDDLE = {"data", "space", "engine"} | FOUNDATIONS
 # What a package or module may import of the project, itself aside.
@@ -31,6 +32,7 @@ ALLOWED = {
     "errors": set(),
     "memory": {"errors"},
     "intervals": set(),
+    "ranges": {"errors"},
     "stages": set(),
     "startup": set(),
     "storage": {"startup"},
@@ -40,6 +42,7 @@ ALLOWED = {
     "engine": FOUNDATIONS,
     "search": MIDDLE,
     "network": MIDDLE,
+    "tuning": MIDDLE | {"network", "search", "settings", "startup"},
     "released": MIDDLE | {"network", "search"},
     "litert": {"errors"},
     "model_card": {"", "data", "engine", "errors", "intervals", "network"},
@@ -66,6 +69,7 @@ LIGHT = (
     "branches",
     "settings",
     "layout",
+    "ranges",
     "stages",
     "startup",
     "storage",

@@ -17,7 +17,7 @@ from att_darts_tf import durations
 from att_darts_tf.durations import duration
 from att_darts_tf.engine import devices
 from att_darts_tf.engine.writing import writing
-from att_darts_tf.errors import UsageError
+from att_darts_tf.errors import InfeasibleError
 
 
 class RateSchedule(keras.callbacks.Callback):
@@ -62,7 +62,7 @@ class StopWhenNotFinite(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         for name, value in (logs or {}).items():
             if "loss" in name and not math.isfinite(value):
-                raise UsageError(
+                raise InfeasibleError(
                     f"Expected a finite {name}. Received: {value} in epoch "
                     f"{self.epoch}, step {batch}. Lower the learning rate and "
                     f"use another --workdir; the last good checkpoint is kept "

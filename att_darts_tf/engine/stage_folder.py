@@ -51,6 +51,25 @@ def replaces_stale():
     return os.environ.get(STALE_VARIABLE) == REPLACE
 
 
+def require_identity(path, identity):
+    """Raises `UsageError` unless another process made a folder from the same.
+
+    Args:
+        path: Path of the folder.
+        identity: As `StageFolder` takes it.
+    """
+    file = storage.path(path) / _IDENTITY
+    found = workdir.read_json(file, format=workdir.IDENTITY_FORMAT)
+    identity = json.loads(json.dumps(workdir.plain(identity)))
+    difference = _first_difference(found, identity)
+    if difference is not None:
+        field, old, new = difference
+        raise UsageError(
+            f"Expected {field}={old}, as the first process on {path}. "
+            f"Received: {field}={new}. Give all processes the same command"
+        )
+
+
 class StageFolder:
     """The folder of one stage, held by one process at a time.
 

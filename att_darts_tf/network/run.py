@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 
 import ml_collections
 
@@ -13,9 +14,6 @@ from att_darts_tf.network import evaluate, trainer
 from att_darts_tf.network import network as network_module
 from att_darts_tf.space import published
 from att_darts_tf.space.genotype import Genotype
-
-# All candidates begin alike and see the same batches: what differs is cells.
-_SELECTION_SEED = 0
 
 
 def run_selection(
@@ -74,13 +72,16 @@ def run_selection(
         for i, (file, genotype, seed) in enumerate(
             zip(genotypes, cells, seeds, strict=True)
         ):
-            judged = _judge_candidate(
+            # All begin alike and see the same batches: what differs is cells.
+            judged = run_candidate(
                 config,
+                section="selection",
                 data=data,
                 genotype=genotype,
                 reads=[data_dir, file],
                 # Not in a copy, where a process has one.
                 output_dir=storage.path(output_dir) / f"candidate-{i}",
+                stage="select",
                 label=f"selection, candidate {i + 1} of {len(cells)}",
                 alike=len(cells) - i - 1,
             )
@@ -140,6 +141,7 @@ def run_training(
     output_dir: str | os.PathLike,
     seed: int,
     alike: int = 0,
+    reads: Sequence[str | os.PathLike] = (),
 ) -> dict:
     """Trains the network of a genotype on the full training split.
 
@@ -152,6 +154,7 @@ def run_training(
             after its last epoch.
         seed: Integer.
         alike: How many trainings come after this one, for the forecast.
+        reads: Folders of further stages that the configuration comes from.
 
     Returns:
         `seed`, `parameters` (without auxiliary head),
@@ -180,7 +183,7 @@ def run_training(
         output_dir,
         stage="train",
         identity=identity,
-        reads=[data_dir, *files],
+        reads=[data_dir, *files, *reads],
         team=team,
     ) as folder:
         result = folder.result()
@@ -215,34 +218,71 @@ def run_training(
         )
 
 
-def _judge_candidate(
-    config, *, data, genotype, reads, output_dir: storage.Path, label, alike
+def run_candidate(
+    config: ml_collections.ConfigDict,
+    *,
+    section: str,
+    data: prepared.PreparedData,
+    genotype: Genotype | str,
+    reads: Sequence[str | os.PathLike],
+    output_dir: str | os.PathLike,
+    stage: str,
+    label: str,
+    seed: int = 0,
+    alike: int = 0,
 ) -> dict:
+    """Trains a network on the weight half and judges it on the other.
+
+    Args:
+        config: The resolved configuration.
+        section: `"selection"` or `"network"`, the part of it that is the
+            recipe.
+        data: Description of the prepared images.
+        genotype: The cells, or the name of a network without.
+        reads: As in `StageFolder`.
+        output_dir: Folder of the result.
+        stage: As in `StageFolder`.
+        label: What progress calls the training.
+        seed: Integer.
+        alike: How many trainings come after this one, for the forecast.
+
+    Returns:
+        `validation_accuracy` and `validation_loss` on the `validation_images`
+        of the architecture half, `train_accuracy` of the last epoch,
+        `parameters` (without auxiliary head) and `seconds`.
+    """
     strategy = devices.strategy(config)
     team = devices.team(strategy)
+    recipe = config[section]
+    # A selection's recipe begins with random weights.
+    pretrained = recipe.get("pretrained", "")
     identity = _identity(
         config,
-        "selection",
+        section,
         data=data,
+        inputs={"pretrained": pretrained} if pretrained else {},
         judged_on=preprocess.evaluation_settings(config.data),
-        genotype=json.loads(genotype.to_json()),
+        seed=seed,
+        genotype=published.plain(genotype),
     )
     with stage_folder.StageFolder(
-        output_dir, stage="select", identity=identity, reads=reads, team=team
+        output_dir, stage=stage, identity=identity, reads=reads, team=team
     ) as folder:
         result = folder.result()
         if result is not None:
             return result
         network, history = trainer.train(
             config,
-            config.selection,
+            recipe,
             data=data,
             split=data.split("weights"),
             genotype=genotype,
-            seed=_SELECTION_SEED,
+            seed=seed,
             folder=folder.path,
             label=label,
             alike=alike,
+            pretrained=pretrained,
+            frozen=recipe.get("frozen", False),
         )
         split = data.split("architecture")
         judged = evaluate.judge(

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+from collections.abc import Sequence
 
 import keras
 import ml_collections
@@ -33,6 +34,7 @@ def run_search(
     output_dir: str | os.PathLike,
     seed: int,
     alike: int = 0,
+    reads: Sequence[str | os.PathLike] = (),
 ) -> dict:
     """Searches for a pair of cells, or goes on with it.
 
@@ -45,6 +47,7 @@ def run_search(
         output_dir: Folder of the result.
         seed: Of initial weights, order and augmentation.
         alike: How many searches come after this one, for the forecast.
+        reads: Folders of further stages that the configuration comes from.
 
     Returns:
         `genotype`, `seed`, `parameters` (weights of the supernet),
@@ -71,7 +74,7 @@ def run_search(
         output_dir,
         stage="search",
         identity=identity,
-        reads=[data_dir],
+        reads=[data_dir, *reads],
         team=team,
     ) as folder:
         result = folder.result()

@@ -16,6 +16,7 @@ def search(
     records: dsl.Input[dsl.Dataset],
     cells: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
+    tuned: dsl.Input[dsl.Artifact] = None,
 ):
     """Searches for a pair of cells.
 
@@ -27,15 +28,21 @@ def search(
         records: Prepared images.
         cells: The derived genotype.
         metrics: Supernet accuracy on both halves.
+        tuned: What was found for the recipe, where it was tuned.
     """
     from att_darts_tf.pipeline import task
 
     with task.begin(config, workdir, branch) as (settings, folders):
         from att_darts_tf.search import run
 
+        settings, reads = task.as_tuned(settings, tuned)
         folder = folders.search(seed)
         result = run.run_search(
-            settings, data_dir=records.uri, output_dir=folder, seed=seed
+            settings,
+            data_dir=records.uri,
+            output_dir=folder,
+            seed=seed,
+            reads=reads,
         )
         found = folders.found(seed)
         task.publish(cells, found)

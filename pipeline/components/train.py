@@ -17,6 +17,7 @@ def train(
     network: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
     cells: dsl.Input[dsl.Artifact] = None,
+    tuned: dsl.Input[dsl.Artifact] = None,
 ):
     """Trains the network of a pair of cells from scratch.
 
@@ -30,6 +31,7 @@ def train(
         metrics: Accuracy and loss on the training split, and parameters.
         cells: The genotype; without it, the cells that the configuration
             names.
+        tuned: What was found for the recipe, where it was tuned.
     """
     from att_darts_tf import settings
     from att_darts_tf.pipeline import task
@@ -37,6 +39,7 @@ def train(
     with task.begin(config, workdir, branch) as (resolved, folders):
         from att_darts_tf.network import run
 
+        resolved, reads = task.as_tuned(resolved, tuned)
         folder = folders.training(repeat)
         result = run.run_training(
             resolved,
@@ -46,6 +49,7 @@ def train(
             ),
             output_dir=folder,
             seed=repeat,
+            reads=reads,
         )
         task.publish(network, folder, content=folders.trained(repeat))
         task.log(

@@ -15,8 +15,10 @@ from att_darts_tf.space import published
 from tests import test_every_setting
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "goldens" / "pipeline.yaml"
-# Without what baselines alone need.
-STAGES = set(stages.STAGES) - {"sample"}
+# Without what baselines alone need, and what is tuned where that is asked for.
+STAGES = set(stages.STAGES) - {"sample", "tune"}
+TUNED = STAGES | {"tune"}
+SPACE = ("network.learning_rate=log(0.01,0.1)",)
 
 
 def configured(**changes):
@@ -110,16 +112,17 @@ def test_given_cells_leave_out_the_search(tmp_path):
 # Tasks that a setting is told to, by its name or its section. What says how
 # often a task is done is told to none: each is done for itself.
 READERS = {
-    "data": STAGES,
+    "data": TUNED,
     "beam": {"prepare"},
-    "space": {"search", "report"},
-    "engine": STAGES - {"prepare"},
-    "search": {"search", "report"},
-    "search.seeds": {"select", "report"},
-    "selection": {"select", "report"},
-    "network": {"train", "report"},
+    "space": {"search", "tune", "report"},
+    "engine": TUNED - {"prepare"},
+    "search": {"search", "tune", "report"},
+    "search.seeds": {"select", "tune", "report"},
+    "selection": {"select", "tune", "report"},
+    "network": {"train", "tune", "report"},
+    "tune": {"tune", "report"},
     "export": {"export", "report"},
-    "repeats": {"report"},
+    "repeats": {"tune", "report"},
     "hourly_price": {"report"},
     "pipeline": {"report"},
     "vertex": set(),
@@ -139,6 +142,11 @@ OTHER = {
     "data.name": "cifar10",
     "export.least_accuracy": 0.25,
     "pipeline.retries": 3,
+    "tune.method": "bayesian",
+    "tune.space": ("network.momentum=choice(0.5,0.9)",),
+    "tune.trials": 7,
+    "tune.repeats": 2,
+    "tune.seed": 5,
     # What a task runs on changes no result.
     "vertex.project": "birds",
     "vertex.region": "europe-west4",
@@ -160,7 +168,7 @@ OTHER = {
 }
 # They change which tasks there are.
 OF_THE_SHAPE = {"network.cell", "network.pretrained", "pipeline.baselines",
-                "pipeline.targets"}
+                "pipeline.targets", "tune.stage"}
 
 
 def test_every_setting_is_changed():
@@ -169,21 +177,22 @@ def test_every_setting_is_changed():
 
 @pytest.fixture(scope="module")
 def before(tmp_path_factory):
-    return keys(compiled(tmp_path_factory.mktemp("before")))
+    config = configured(**{"tune.space": SPACE})
+    return keys(compiled(tmp_path_factory.mktemp("before"), config))
 
 
 @pytest.mark.parametrize("name", sorted(set(OTHER) - OF_THE_SHAPE))
 def test_a_setting_is_in_the_keys_of_what_reads_it_and_no_others(
     name, before, tmp_path
 ):
-    config = configured()
-    assert dict(settings.flatten(config))[name] != OTHER[name]
-    after = compiled(tmp_path, configured(**{name: OTHER[name]}))
+    assert dict(settings.flatten(configured()))[name] != OTHER[name]
+    config = configured(**{"tune.space": SPACE, name: OTHER[name]})
+    after = compiled(tmp_path, config)
     expected = READERS.get(name, READERS.get(name.partition(".")[0]))
     received = changed(before, keys(after) | {"report": before["report"]})
     if name == "export.least_accuracy":
         # The page is one of two tasks then.
-        assert {each for each, *_ in tasks(after)} == STAGES | {"report-2"}
+        assert {each for each, *_ in tasks(after)} == TUNED | {"report-2"}
     # The page is written whenever what it shows has changed.
     assert received == expected - {"report"}
     for each, task, _ in tasks(after):
@@ -193,12 +202,14 @@ def test_a_setting_is_in_the_keys_of_what_reads_it_and_no_others(
 
 # Stages that stand on each part of the library.
 STANDING_ON = {
-    "data": STAGES - {"report"},
-    "engine": STAGES - {"prepare"},
-    "space": STAGES - {"prepare"},
-    "search": {"search"},
-    "network": {"select", "train", "evaluate", "export"},
-    "intervals": {"select", "train", "evaluate", "export", "report"},
+    "data": TUNED - {"report"},
+    "engine": TUNED - {"prepare"},
+    "space": TUNED - {"prepare"},
+    "search": {"search", "tune"},
+    "network": {"select", "tune", "train", "evaluate", "export"},
+    "intervals": {"select", "tune", "train", "evaluate", "export", "report"},
+    "ranges": {"tune", "report"},
+    "tuning": {"tune"},
     "serving": {"export"},
     "warm_up": {"export"},
     "model_card": {"export"},
@@ -219,12 +230,13 @@ def test_code_is_in_the_keys_of_what_stands_on_it_and_no_others(
         workdir._PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__")
     )
     monkeypatch.setattr(workdir, "_PACKAGE", copy)
-    first = keys(compiled(tmp_path, code=main.code_digests()))
+    config = configured(**{"tune.space": SPACE})
+    first = keys(compiled(tmp_path, config, main.code_digests()))
     file = copy / f"{part}.py"
     if not file.exists():
         file = sorted((copy / part).glob("*.py"))[-1]
     file.write_text(file.read_text() + "\n# Changed.\n")
-    second = keys(compiled(tmp_path, code=main.code_digests()))
+    second = keys(compiled(tmp_path, config, main.code_digests()))
     assert changed(first, second) == STANDING_ON[part]
 
 
@@ -250,6 +262,51 @@ def test_cells_of_a_file_are_in_the_key_of_what_trains_them(tmp_path):
     }
     assert len(trained) == 2
     assert changed(keys(first), keys(second)) == trained
+
+
+class TestTuning:
+    @pytest.fixture(params=["train", "search"])
+    def stage(self, request):
+        return request.param
+
+    @pytest.fixture
+    def whole(self, stage, tmp_path):
+        space = {"train": SPACE, "search": ("search.channels=choice(4,8)",)}
+        config = configured(
+            **{
+                "pipeline.baselines": settings.BASELINES,
+                "pipeline.targets": ("cifar:cifar100",),
+                "tune.stage": stage,
+                "tune.space": space[stage],
+            }
+        )
+        return compiled(tmp_path, config)
+
+    def test_is_one_task_that_what_it_tunes_reads(self, whole, stage):
+        assert [name for name, *_ in tasks(whole)].count("tune") == 1
+        for name, task, label in tasks(whole):
+            branch = task["inputs"]["parameters"]["branch"]["runtimeValue"]
+            own = branch["constant"].startswith("targets")
+            expected = label.startswith(f"exec-{stage}") and not own
+            received = "tuned" in task["inputs"].get("artifacts", {})
+            assert received == expected, (name, branch)
+
+    def test_has_cells_where_trainings_are_tuned(self, whole, stage):
+        (task,) = (task for name, task, _ in tasks(whole) if name == "tune")
+        assert ("cells" in task["inputs"]["artifacts"]) == (stage == "train")
+
+    def test_of_given_cells_has_their_digest_in_its_key(self, tmp_path):
+        file = tmp_path / "cells.json"
+        published.get("att_darts").write(file)
+        config = configured(
+            **{"network.cell": str(file), "tune.space": SPACE}
+        )
+        first = keys(compiled(tmp_path, config))
+        published.get("darts_v2").write(file)
+        assert changed(first, keys(compiled(tmp_path, config))) == {
+            "tune",
+            "train",
+        }
 
 
 class TestBranches:
@@ -294,8 +351,9 @@ class TestBranches:
                 target = given["branch"].startswith("targets")
                 assert (config["data"]["name"] == "cifar100") == target
 
-    def test_leave_the_keys_of_the_run_as_they_were(self, whole, before):
-        assert changed(before, keys(whole)) <= {"report"}
+    def test_leave_the_keys_of_the_run_as_they_were(self, whole, tmp_path):
+        without = keys(compiled(tmp_path))
+        assert changed(without, keys(whole)) <= {"report"}
 
     def test_images_of_targets_come_before_hours_of_work(self, whole):
         (loop,) = (

@@ -1,0 +1,1 @@
+"""Recipes tuned by KerasTuner, trial by trial."""
