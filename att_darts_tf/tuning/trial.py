@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
+import tensorflow as tf
 from tensorboard.compat.proto import event_pb2
 from tensorboard.plugins.hparams import api as hparams
 from tensorboard.plugins.scalar import summary as scalars
@@ -109,6 +110,11 @@ class Trials:
                     )
             except InfeasibleError as error:
                 infeasible = str(error)
+            except tf.errors.ResourceExhaustedError as error:
+                # Of a GPU it is known when it is gone; else of a disk.
+                if "OOM" not in error.message:
+                    raise
+                infeasible = f"No memory is left: {error.message[:200]}"
             accuracies = [each["validation_accuracy"] for each in judged]
             result = {
                 "values": workdir.plain(values),
