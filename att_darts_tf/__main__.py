@@ -94,7 +94,7 @@ class Command:
         if self.config.engine.strategy != "multi_worker":
             return True
         # The others take one process, which need not be told of any.
-        needed = STAGES[self.stage].together
+        needed = self.stage in stages.TOGETHER
         if not needed and not cluster.is_given():
             return True
         return cluster.of_environment().leads
@@ -359,7 +359,6 @@ class Stage:
         settings: Tuple of strings. The sections of the configuration that it
             heeds, or single settings.
         flags: Mapping. What its own flags mean, by name and value.
-        together: Boolean. Whether the processes of several machines share it.
     """
 
     run: Callable[[Command, layout.Layout], Iterable[str]]
@@ -368,7 +367,6 @@ class Stage:
     writes: str
     settings: tuple[str, ...]
     flags: dict[str, str] = dataclasses.field(default_factory=dict)
-    together: bool = False
 
 
 STAGES = {
@@ -385,7 +383,6 @@ STAGES = {
         "data/",
         "search/seed-*/ (genotype.json, architecture.json, tensorboard/)",
         stages.STAGES["search"].settings,
-        together=True,
     ),
     "select": Stage(
         _select,
@@ -393,7 +390,6 @@ STAGES = {
         "data/, search/seed-*/genotype.json",
         "selection/genotype.json",
         stages.STAGES["select"].settings,
-        together=True,
     ),
     "tune": Stage(
         _tune,
@@ -408,7 +404,6 @@ STAGES = {
         "data/, selection/genotype.json (or network.cell, .pretrained)",
         "training/repeat-*/model.keras",
         stages.STAGES["train"].settings,
-        together=True,
     ),
     "evaluate": Stage(
         _evaluate,
@@ -416,7 +411,6 @@ STAGES = {
         "data/, training/repeat-*/model.keras",
         "evaluation/result.json",
         ("repeats", *stages.STAGES["evaluate"].settings),
-        together=True,
     ),
     "export": Stage(
         _export,
@@ -686,7 +680,7 @@ def _main(argv):
 def _follow(command):
     """Does the part of a process that is not the first of its team."""
     stage = STAGES[command.stage]
-    if not stage.together:
+    if command.stage not in stages.TOGETHER:
         raise UsageError(
             f"Expected one process for the stage {command.stage}. Received: "
             f"{cluster.of_environment()}. Run it in the first one, before or "

@@ -383,6 +383,13 @@ SETTINGS: dict[str, Setting] = {
         "what happens after a task has failed: slow finishes what it can",
         _one_of(("fast", "slow")),
     ),
+    "vertex.machines": Setting(
+        "machines that share each search, selection, training and evaluation",
+        _integer(1),
+    ),
+    "vertex.machine_type": Setting(
+        "what each of several machines is, as n1-standard-8", _NAME
+    ),
     "vertex.labels": Setting(
         "labels of the job",
         Rule(

@@ -27,6 +27,9 @@ class Stage:
     count: str = ""
 
 
+# Those that the processes of several machines share.
+TOGETHER = ("search", "select", "train", "evaluate")
+
 _NETWORKS = ("data", "engine", "intervals", "network", "space")
 
 STAGES = {

@@ -234,6 +234,11 @@ def vertex():
         "failure_policy": "fast",
         # As "team=vision".
         "labels": (),
+        # Of each search, selection, training and evaluation, beside
+        # config.engine.strategy "multi_worker"; and what Compute Engine calls
+        # such a machine. Accelerators are those of the task, for each machine.
+        "machines": 1,
+        "machine_type": "n1-standard-8",
         # Of each kind of task.
         "prepare": machine(8, 32),
         "sample": machine(2, 8),

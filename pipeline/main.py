@@ -97,6 +97,8 @@ def compile_pipeline(
         on_vertex: Boolean. Whether tasks are given image and machines of
             `config.vertex`.
     """
+    if on_vertex:
+        check_machines(config)
     define = pipeline.define(
         runs_of(config),
         code=code_digests(),
@@ -155,12 +157,22 @@ def check_reach(config: ml_collections.ConfigDict, folders: Layout) -> None:
             _check_remote(f"data.{name}", run.data[name])
         for name in ("cell", "pretrained"):
             _check_remote(f"network.{name}", run.network[name])
-        if run.engine.strategy == "multi_worker":
-            raise UsageError(
-                "Expected tasks of one machine each beside --runner=vertex. "
-                "Received: config.engine.strategy=multi_worker. Give mirrored, "
-                "or run single stages as custom jobs of several machines"
-            )
+
+
+def check_machines(config: ml_collections.ConfigDict) -> None:
+    """Raises `UsageError` for a strategy that does not go with the machines."""
+    machines, strategy = config.vertex.machines, config.engine.strategy
+    if (machines > 1) != (strategy == "multi_worker"):
+        raise UsageError(
+            "Expected config.vertex.machines of 2 or more beside config.engine."
+            "strategy=multi_worker, and 1 beside another. Received: "
+            f"{machines} and {strategy}. Give others"
+        )
+    if machines > 1 and config.tune.space:
+        raise UsageError(
+            "Expected one machine for each trial of config.tune.space. "
+            f"Received: config.vertex.machines={machines}. Leave one out"
+        )
 
 
 def _check_remote(name, place) -> None:

@@ -8,6 +8,7 @@ from kfp import dsl
 
 from att_darts_tf import branches, settings, stages
 from att_darts_tf.engine import workdir
+from att_darts_tf.pipeline import share
 from att_darts_tf.pipeline.components.evaluate import evaluate
 from att_darts_tf.pipeline.components.export import export
 from att_darts_tf.pipeline.components.prepare import prepare
@@ -206,8 +207,30 @@ def _place(task, vertex, stage):
     """Gives a task the image and the machine that it runs on."""
     machine = vertex[stage]
     task.set_container_image(vertex.image)
+    if vertex.machines > 1 and stage in stages.TOGETHER:
+        _let_share(task, vertex, machine)
+        return
     task.set_cpu_limit(str(machine.cpus))
     task.set_memory_limit(f"{machine.memory}G")
     if machine.accelerators:
         task.set_accelerator_type(machine.accelerator)
         task.set_accelerator_limit(machine.accelerators)
+
+
+def _let_share(task, vertex, machine):
+    """Gives a task what it needs to start several machines, and wait."""
+    shared = {
+        name: vertex[name]
+        for name in (
+            *("project", "region", "image", "service_account"),
+            *("machines", "machine_type"),
+        )
+    }
+    shared |= {
+        "labels": list(vertex.labels),
+        "accelerator": machine.accelerator,
+        "accelerators": machine.accelerators,
+    }
+    task.set_env_variable(share.VARIABLE, json.dumps(shared, sort_keys=True))
+    task.set_cpu_limit("2")
+    task.set_memory_limit("8G")

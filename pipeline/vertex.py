@@ -1,4 +1,4 @@
-"""Compiles the pipeline, and runs it on Vertex AI.
+"""Runs the pipeline on Vertex AI, and work of its tasks on several machines.
 
 What is submitted is the pipeline of this machine, with an image and machines of
 its own for every task. Nothing else imports Google's client.
@@ -6,10 +6,11 @@ its own for every task. Nothing else imports Google's client.
 
 import contextlib
 import datetime
+import hashlib
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import google.auth.exceptions
@@ -20,6 +21,7 @@ from google.cloud import aiplatform_v1
 from google.cloud.aiplatform.constants import base as constants
 from google.protobuf import json_format
 
+from att_darts_tf.engine import preemption
 from att_darts_tf.errors import UsageError
 from att_darts_tf.pipeline import pipeline
 from att_darts_tf.space import registry
@@ -38,6 +40,15 @@ _ENDED = (
     _State.PIPELINE_STATE_CANCELLED,
 )
 _CONSOLE = "https://console.cloud.google.com/vertex-ai/pipelines/locations"
+_Job = aiplatform_v1.JobState
+# Those that a custom job leaves.
+_GOING = (
+    _Job.JOB_STATE_QUEUED,
+    _Job.JOB_STATE_PENDING,
+    _Job.JOB_STATE_RUNNING,
+    _Job.JOB_STATE_UPDATING,
+    _Job.JOB_STATE_UNSPECIFIED,
+)
 
 
 def submit(
@@ -53,12 +64,7 @@ def submit(
         Lines to print, as things happen.
     """
     check(settings)
-    client = aiplatform_v1.PipelineServiceClient(
-        client_options=client_options.ClientOptions(
-            api_endpoint=endpoint(settings.region)
-        ),
-        credentials=_credentials(),
-    )
+    client = _client(aiplatform_v1.PipelineServiceClient, settings)
     with open(compiled, encoding="utf-8") as file:
         specification = yaml.safe_load(file)
     begun = datetime.datetime.now(datetime.UTC)
@@ -83,6 +89,103 @@ def submit(
             '-H "Authorization: Bearer $(gcloud auth print-access-token)" '
             f"https://{endpoint(settings.region)}/v1/{job.name}:cancel"
         )
+
+
+def run_job(
+    machines: ml_collections.ConfigDict, command: Sequence[str], *, title: str
+) -> None:
+    """Runs a command on several machines, and waits until it has ended.
+
+    One that is running already, since the task that started it was killed, is
+    waited for. On SIGTERM the job is stopped, which saves.
+
+    Args:
+        machines: As `pipeline.define` tells a task.
+        command: What each machine runs.
+        title: String. What the work is, as a part of the job's name.
+    """
+    client = _client(aiplatform_v1.JobServiceClient, machines)
+    digest = hashlib.sha256("\0".join(command).encode()).hexdigest()
+    name = f"{pipeline.NAME}-{title}-{digest[:16]}"
+    parent = f"projects/{machines.project}/locations/{machines.region}"
+    with _one_line(machines):
+        found = client.list_custom_jobs(
+            request=aiplatform_v1.ListCustomJobsRequest(
+                parent=parent, filter=f'display_name="{name}"'
+            ),
+            timeout=TIMEOUT,
+        )
+        going = [each for each in found if each.state in _GOING]
+        job = going[0] if going else client.create_custom_job(
+            parent=parent,
+            custom_job=custom_job(machines, command, name=name),
+            timeout=TIMEOUT,
+        )
+    print(f"{title}: {machines.machines} machines, {job.name}", flush=True)
+
+    def cancel():
+        try:
+            client.cancel_custom_job(name=job.name, timeout=TIMEOUT)
+        finally:
+            preemption.end()
+
+    preemption.postpone(cancel)
+    try:
+        while job.state in _GOING:
+            time.sleep(PATIENCE)
+            with _one_line(machines):
+                job = client.get_custom_job(name=job.name, timeout=TIMEOUT)
+    finally:
+        preemption.allow()
+    if job.state != _Job.JOB_STATE_SUCCEEDED:
+        reason = " ".join(job.error.message.split()) or "no reason given"
+        raise UsageError(
+            f"Expected the job {job.name} to succeed. Received: "
+            f"{job.state.name.removeprefix('JOB_STATE_').lower()}, {reason}. "
+            "Look at its log in the console; the same command goes on from "
+            "what is done"
+        )
+
+
+def custom_job(
+    machines: ml_collections.ConfigDict, command: Sequence[str], *, name: str
+) -> aiplatform_v1.CustomJob:
+    """Returns a job of several machines that run the same.
+
+    Args:
+        machines: As `pipeline.define` tells a task.
+        command: What each machine runs.
+        name: String. The job's.
+    """
+
+    def pool(count):
+        kind = {"machine_type": machines.machine_type}
+        if machines.accelerators:
+            kind |= {
+                "accelerator_type": machines.accelerator,
+                "accelerator_count": machines.accelerators,
+            }
+        return aiplatform_v1.WorkerPoolSpec(
+            machine_spec=kind,
+            replica_count=count,
+            container_spec={
+                "image_uri": machines.image,
+                "command": list(command),
+                "env": [{"name": "PYTHONUNBUFFERED", "value": "1"}],
+            },
+        )
+
+    return aiplatform_v1.CustomJob(
+        display_name=name,
+        job_spec=aiplatform_v1.CustomJobSpec(
+            # The first pool is the chief, the second one its workers.
+            worker_pool_specs=[pool(1), pool(machines.machines - 1)],
+            service_account=machines.service_account,
+            # All end where one is lost, and go on together.
+            scheduling={"restart_job_on_worker_restart": True},
+        ),
+        labels=dict(label.split("=") for label in machines.labels),
+    )
 
 
 def request(
@@ -163,6 +266,21 @@ def _follow(client, name, settings) -> Iterator[str]:
             "goes on from what is done"
         )
     yield f"The job has succeeded: {name}"
+
+
+def _client(kind, settings):
+    """Returns a client of a service in a region.
+
+    Args:
+        kind: Its class.
+        settings: What has the `region`.
+    """
+    return kind(
+        client_options=client_options.ClientOptions(
+            api_endpoint=endpoint(settings.region)
+        ),
+        credentials=_credentials(),
+    )
 
 
 def _credentials():

@@ -101,6 +101,8 @@ def test_its_steps_install_what_runs_every_task(tmp_path):
         "for name in names:\n"
         "    importlib.import_module(f'{components.__name__}.{name}')\n"
         "import apache_beam, kfp, tensorflow_datasets\n"
+        "from att_darts_tf.pipeline import vertex\n"
+        "from att_darts_tf.tuning import oracle\n"
         "print(json.dumps([names, sorted(settings.SETTINGS)]))\n"
     )
     result = subprocess.run(

@@ -313,7 +313,10 @@ class BuildFileTest(unittest.TestCase):
         for target in binaries.values():
             self.assertIn(target["main"], target["srcs"])
         self.assertEqual(
-            sorted(target["main"] for target in binaries.values()),
+            sorted(
+                self.build.copies.get(target["main"], target["main"])
+                for target in binaries.values()
+            ),
             sorted(filter(is_program, sources())),
         )
 

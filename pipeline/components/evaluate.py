@@ -31,12 +31,13 @@ def evaluate(
             first, whatever its figure.
         accuracy: The mean, in [0, 1].
     """
-    from att_darts_tf.pipeline import task
+    from att_darts_tf.pipeline import share, task
 
     with task.begin(config, workdir, branch) as (settings, folders):
         from att_darts_tf.network import evaluate
 
-        result = evaluate.run_evaluation(
+        result = share.call(
+            evaluate.run_evaluation,
             settings,
             data_dir=records.uri,
             models=[network.uri for network in networks],

@@ -30,14 +30,15 @@ def search(
         metrics: Supernet accuracy on both halves.
         tuned: What was found for the recipe, where it was tuned.
     """
-    from att_darts_tf.pipeline import task
+    from att_darts_tf.pipeline import share, task
 
     with task.begin(config, workdir, branch) as (settings, folders):
         from att_darts_tf.search import run
 
         settings, reads = task.as_tuned(settings, tuned)
         folder = folders.search(seed)
-        result = run.run_search(
+        result = share.call(
+            run.run_search,
             settings,
             data_dir=records.uri,
             output_dir=folder,

@@ -28,12 +28,13 @@ def select(
         cells: The chosen genotype.
         metrics: Validation accuracy of each candidate, by its place.
     """
-    from att_darts_tf.pipeline import task
+    from att_darts_tf.pipeline import share, task
 
     with task.begin(config, workdir, branch) as (settings, folders):
         from att_darts_tf.network import run
 
-        result = run.run_selection(
+        result = share.call(
+            run.run_selection,
             settings,
             data_dir=records.uri,
             genotypes=[candidate.uri for candidate in candidates],

@@ -34,14 +34,15 @@ def train(
         tuned: What was found for the recipe, where it was tuned.
     """
     from att_darts_tf import settings
-    from att_darts_tf.pipeline import task
+    from att_darts_tf.pipeline import share, task
 
     with task.begin(config, workdir, branch) as (resolved, folders):
         from att_darts_tf.network import run
 
         resolved, reads = task.as_tuned(resolved, tuned)
         folder = folders.training(repeat)
-        result = run.run_training(
+        result = share.call(
+            run.run_training,
             resolved,
             data_dir=records.uri,
             genotype=(

@@ -155,6 +155,8 @@ OTHER = {
     "vertex.service_account": "runner",
     "vertex.failure_policy": "slow",
     "vertex.labels": ("team=vision",),
+    "vertex.machines": 2,
+    "vertex.machine_type": "n1-standard-16",
     **{
         f"vertex.{stage}.{field}": value
         for stage in stages.STAGES

@@ -5,13 +5,19 @@ encryption: requests are checked, not Vertex AI.
 """
 
 import contextlib
+import hashlib
 import io
 import json
+import os
+import subprocess
 import sys
+import threading
+import time
 
 import google.auth
 import google.cloud
 import grpc
+import ml_collections
 import pytest
 import yaml
 from google.auth import credentials
@@ -19,9 +25,14 @@ from google.cloud import aiplatform_v1
 from google.protobuf import json_format
 
 from att_darts_tf import __main__ as command_line
-from att_darts_tf import pipeline, settings
-from att_darts_tf.pipeline import main, vertex
+from att_darts_tf import pipeline, settings, stages
+from att_darts_tf.engine import preemption, workdir
+from att_darts_tf.errors import UsageError
+from att_darts_tf.network import run as network_run
+from att_darts_tf.pipeline import main, share, vertex
 from att_darts_tf.space import published
+from tests import workers
+from tests.network import toy
 from tests.pipeline import vertex_server
 
 SETTINGS = {
@@ -71,18 +82,20 @@ def server(tmp_path_factory):
     service = vertex_server.PipelineService()
     folder = tmp_path_factory.mktemp("server")
     patch = pytest.MonkeyPatch()
-    with vertex_server.serving(service, folder) as (port, certificate):
+    jobs = vertex_server.JobService()
+    with vertex_server.serving(folder, service, jobs) as (port, certificate):
         # Read once a process.
         patch.setenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", str(certificate))
-        yield service, f"localhost:{port}"
+        yield service, jobs, f"localhost:{port}"
     patch.undo()
 
 
 @pytest.fixture
 def service(server, monkeypatch):
     """The service as it is when nobody has asked for anything."""
-    service, address = server
+    service, jobs, address = server
     service.__init__()
+    jobs.__init__()
     service.answers = [DONE]
     monkeypatch.setattr(vertex, "endpoint", lambda region: address)
     monkeypatch.setattr(
@@ -253,14 +266,15 @@ class TestRefusal:
         self, service, monkeypatch
     ):
         monkeypatch.setattr(vertex, "TIMEOUT", 0.3)
+        answered = threading.Event()
         monkeypatch.setattr(
-            service,
-            "_meet",
-            lambda context: vertex_server.futures.thread.threading.Event().wait(
-                1.0
-            ),
+            service, "_meet", lambda context: answered.wait(30)
         )
         assert "Try again" in refused(run(**SETTINGS))
+        answered.set()
+        # Else the next test would meet it.
+        while not service.created:
+            time.sleep(0.01)
 
     @pytest.mark.parametrize("name", ["project", "region", "image", "root"])
     def test_of_what_is_missing_comes_before_the_request(self, service, name):
@@ -308,11 +322,30 @@ class TestRefusal:
         ):
             line = refused(run(f"--config.{name}={place}", **SETTINGS))
             assert f"config.{name} that tasks" in line
-        line = refused(
-            run("--config.engine.strategy=multi_worker", **SETTINGS)
-        )
-        assert "custom jobs" in line
         assert not service.created
+
+    @pytest.mark.parametrize(
+        ("strategy", "machines"),
+        [("multi_worker", 1), ("default", 2), ("mirrored", 2)],
+    )
+    def test_of_machines_that_do_not_go_with_the_strategy(
+        self, service, strategy, machines
+    ):
+        flag = f"--config.engine.strategy={strategy}"
+        line = refused(run(flag, **SETTINGS, machines=machines))
+        assert f"{machines} and {strategy}" in line
+        assert not service.created
+
+    def test_of_trials_on_several_machines(self, service):
+        line = refused(
+            run(
+                "--config.engine.strategy=multi_worker",
+                "--config.tune.space=network.momentum=linear(0.5,0.9)",
+                **SETTINGS,
+                machines=2,
+            )
+        )
+        assert "one machine for each trial" in line
 
     @pytest.mark.parametrize("label", ["Team=vision", "team", "team=a=b"])
     def test_of_labels_that_google_does_not_take(self, service, label):
@@ -322,3 +355,215 @@ class TestRefusal:
     def test_of_an_accelerator_without_a_number(self, service):
         line = refused(run(**{**SETTINGS, "search.accelerators": 0}))
         assert "config.vertex.search.accelerator and" in line
+
+
+def executors(request):
+    """Returns the containers of a job's tasks by their names."""
+    message = aiplatform_v1.PipelineJob.pb(request.pipeline_job)
+    specification = json_format.MessageToDict(message.pipeline_spec)
+    return {
+        name.removeprefix("exec-"): executor["container"]
+        for name, executor in (
+            specification["deploymentSpec"]["executors"].items()
+        )
+    }
+
+
+MACHINES = {
+    "project": "birds",
+    "region": "europe-west4",
+    "image": SETTINGS["image"],
+    "service_account": SETTINGS["service_account"],
+    "machines": 2,
+    "machine_type": "n1-standard-16",
+    "labels": ["team=vision", "cost=low"],
+    "accelerator": "NVIDIA_TESLA_T4",
+    "accelerators": 2,
+}
+
+
+class TestMachines:
+    @pytest.fixture
+    def jobs(self, server, service, monkeypatch):
+        _, jobs, _ = server
+        monkeypatch.setenv(share.VARIABLE, json.dumps(MACHINES))
+        yield jobs
+        for process in sum(jobs.processes.values(), []):
+            process.kill()
+            process.communicate()
+
+    def test_are_told_to_the_tasks_that_share_and_to_no_others(self, service):
+        status, _, errors = run(
+            "--config.engine.strategy=multi_worker",
+            **SETTINGS,
+            machines=2,
+            machine_type="n1-standard-16",
+        )
+        assert (status, errors) == (0, "")
+        told = {}
+        for name, container in executors(service.created[0]).items():
+            environment = {
+                each["name"]: each["value"] for each in container["env"]
+            }
+            if share.VARIABLE in environment:
+                told[name] = json.loads(environment[share.VARIABLE])
+                # It waits, the machines work.
+                assert container["resources"]["cpuLimit"] == 2
+                assert "accelerator" not in container["resources"]
+        assert set(told) == set(stages.TOGETHER)
+        assert told["search"] == MACHINES
+        assert told["train"] == {
+            **MACHINES, "accelerator": "", "accelerators": 0
+        }
+
+    def test_are_a_chief_and_its_workers(self):
+        machines = ml_collections.ConfigDict({**MACHINES, "machines": 4})
+        job = vertex.custom_job(machines, ["python", "x.py"], name="birds")
+        chief, workers = job.job_spec.worker_pool_specs
+        assert (chief.replica_count, workers.replica_count) == (1, 3)
+        for pool in (chief, workers):
+            kind = pool.machine_spec
+            assert kind.machine_type == "n1-standard-16"
+            assert kind.accelerator_type.name == "NVIDIA_TESLA_T4"
+            assert kind.accelerator_count == 2
+            assert pool.container_spec.image_uri == SETTINGS["image"]
+            assert list(pool.container_spec.command) == ["python", "x.py"]
+        assert job.job_spec.service_account == SETTINGS["service_account"]
+        assert job.job_spec.scheduling.restart_job_on_worker_restart
+        assert job.labels == {"team": "vision", "cost": "low"}
+        without = ml_collections.ConfigDict(
+            {**MACHINES, "accelerator": "", "accelerators": 0}
+        )
+        pool, _ = vertex.custom_job(
+            without, [], name="birds"
+        ).job_spec.worker_pool_specs
+        assert pool.machine_spec.accelerator_count == 0
+
+    @pytest.mark.long
+    def test_share_a_training_as_processes_that_are_started_by_hand(
+        self, jobs, images, tmp_path
+    ):
+        config = toy.config()
+        config.engine.strategy = "multi_worker"
+        arguments = {
+            "data_dir": images / "data",
+            "genotype": images / "cells.json",
+            "output_dir": tmp_path / "shared",
+            "seed": 1,
+        }
+        jobs.start = started_together
+        result = share.call(network_run.run_training, config, **arguments)
+        (job,) = jobs.jobs.values()
+        assert job.display_name.startswith("att-darts-training-")
+        # The same work again finds it done.
+        again = share.call(network_run.run_training, config, **arguments)
+        assert again == result
+        # By hand, without Vertex AI.
+        by_hand = {**arguments, "output_dir": str(tmp_path / "by-hand")}
+        work = {
+            "module": network_run.__name__,
+            "function": "run_training",
+            "config": workdir.plain(config),
+            "arguments": {name: each if name == "seed" else str(each)
+                          for name, each in by_hand.items()},
+        }
+        processes = started_together(
+            [["python", "-m", share.__name__, json.dumps(work)]] * 2
+        )
+        assert [each.wait(300) for each in processes] == [0, 0]
+        expected = workdir.read_json(
+            tmp_path / "by-hand/result.json", format=1
+        )
+        for name in ("train_loss", "train_accuracy", "parameters"):
+            assert result[name] == expected[name]
+        identity = workdir.read_json(
+            tmp_path / "shared/identity.json", format=1
+        )
+        assert identity["processes"] == 2
+
+    def test_that_work_already_are_waited_for(self, jobs):
+        jobs.start = lambda commands: [
+            subprocess.Popen([sys.executable, "-c", "import time; "
+                              "time.sleep(0.3)"])
+        ]
+        machines = ml_collections.ConfigDict(MACHINES)
+        client = vertex._client(aiplatform_v1.JobServiceClient, machines)
+        command = ["python", "-c", "work"]
+        digest = hashlib.sha256("\0".join(command).encode()).hexdigest()
+        client.create_custom_job(
+            parent="projects/birds/locations/europe-west4",
+            custom_job=vertex.custom_job(
+                machines, command, name=f"att-darts-search-{digest[:16]}"
+            ),
+        )
+        vertex.run_job(machines, command, title="search")
+        assert len(jobs.jobs) == 1
+        # One that has ended is not.
+        vertex.run_job(machines, command, title="search")
+        assert len(jobs.jobs) == 2
+
+    def test_that_fail_are_one_line(self, jobs):
+        jobs.start = lambda commands: [
+            subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
+        ]
+        with pytest.raises(UsageError, match=r"failed, machines ended.*\[3\]"):
+            vertex.run_job(
+                ml_collections.ConfigDict(MACHINES), ["python"], title="search"
+            )
+
+    def test_are_stopped_with_their_task(self, jobs, monkeypatch):
+        jobs.start = lambda commands: [
+            subprocess.Popen([sys.executable, "-c", "import time; "
+                              "time.sleep(60)"])
+        ]
+        ended = threading.Event()
+
+        def end():
+            ended.set()
+
+        def notice_and_wait(seconds):
+            preemption.notice()
+            assert ended.wait(30)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(preemption, "end", end)
+        monkeypatch.setattr(vertex.time, "sleep", notice_and_wait)
+        with preemption.watching(), pytest.raises(
+            (KeyboardInterrupt, preemption.Preempted)
+        ):
+            vertex.run_job(
+                ml_collections.ConfigDict(MACHINES), ["python"], title="search"
+            )
+        assert jobs.cancelled == list(jobs.jobs)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    toy.prepare(folder)
+    toy.USEFUL.write(folder / "cells.json")
+    return folder
+
+
+def started_together(commands):
+    """Starts the machines of a job, with what Vertex AI tells them.
+
+    Source: https://cloud.google.com/vertex-ai/docs/training/distributed-training
+    """
+    addresses = workers.free_addresses(len(commands))
+    cluster = {"chief": addresses[:1], "worker": addresses[1:]}
+    processes = []
+    for i, (_, *arguments) in enumerate(commands):
+        task = {"type": "worker" if i else "chief", "index": max(0, i - 1)}
+        environment = {
+            **os.environ,
+            "TF_CONFIG": json.dumps(
+                {"cluster": cluster, "task": task, "environment": "cloud"}
+            ),
+        }
+        # Of the task, not of its machines.
+        environment.pop(share.VARIABLE, None)
+        processes.append(
+            subprocess.Popen([sys.executable, *arguments], env=environment)
+        )
+    return processes

@@ -1,4 +1,4 @@
-"""As much of Vertex AI's `PipelineService` as is used, on this machine.
+"""As much of two services of Vertex AI as is used, on this machine.
 
 It keeps what it is sent and answers as a test says. It is not Vertex AI:
 whether that would run the job, it cannot tell.
@@ -13,8 +13,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from google.cloud import aiplatform_v1
+from google.protobuf import empty_pb2
 
-SERVICE = "google.cloud.aiplatform.v1.PipelineService"
+PACKAGE = "google.cloud.aiplatform.v1"
 
 
 class PipelineService:
@@ -55,19 +56,112 @@ class PipelineService:
             job.job_detail.task_details.append(detail)
         return job
 
+    def methods(self):
+        """Returns the methods with their types by name."""
+        job = aiplatform_v1.PipelineJob
+        return {
+            "CreatePipelineJob": (
+                self.create,
+                aiplatform_v1.CreatePipelineJobRequest,
+                job,
+            ),
+            "GetPipelineJob": (
+                self.get,
+                aiplatform_v1.GetPipelineJobRequest,
+                job,
+            ),
+        }
+
     def _meet(self, context):
         self.metadata = dict(context.invocation_metadata())
         if self.refusal is not None:
             context.abort(*self.refusal)
 
 
+class JobService:
+    """Custom jobs, whose machines are processes of this one.
+
+    Attributes:
+        jobs: The jobs by name, as they were asked for.
+        start: Called with the command of each machine; returns processes.
+        cancelled: The names of those that were stopped.
+    """
+
+    def __init__(self):
+        self.jobs, self.processes, self.cancelled = {}, {}, []
+        self.start = lambda commands: []
+
+    def create(self, request, context):
+        job = aiplatform_v1.CustomJob(request.custom_job)
+        job.name = f"{request.parent}/customJobs/{len(self.jobs)}"
+        job.state = aiplatform_v1.JobState.JOB_STATE_PENDING
+        commands = [
+            list(pool.container_spec.command)
+            for pool in job.job_spec.worker_pool_specs
+            for _ in range(pool.replica_count)
+        ]
+        self.processes[job.name] = self.start(commands)
+        self.jobs[job.name] = job
+        return job
+
+    def get(self, request, context):
+        job, state = self.jobs[request.name], aiplatform_v1.JobState
+        ended = [process.poll() for process in self.processes[job.name]]
+        if request.name in self.cancelled:
+            job.state = state.JOB_STATE_CANCELLED
+        elif any(ended):
+            job.state = state.JOB_STATE_FAILED
+            job.error.message = f"machines ended with {ended}"
+        elif None in ended:
+            job.state = state.JOB_STATE_RUNNING
+        else:
+            job.state = state.JOB_STATE_SUCCEEDED
+        return job
+
+    def list(self, request, context):
+        found = [
+            job
+            for job in self.jobs.values()
+            if request.filter == f'display_name="{job.display_name}"'
+        ]
+        return aiplatform_v1.ListCustomJobsResponse(custom_jobs=found)
+
+    def cancel(self, request, context):
+        self.cancelled.append(request.name)
+        for process in self.processes[request.name]:
+            process.terminate()
+        return empty_pb2.Empty()
+
+    def methods(self):
+        """Returns the methods with their types by name."""
+        job = aiplatform_v1.CustomJob
+        return {
+            "CreateCustomJob": (
+                self.create,
+                aiplatform_v1.CreateCustomJobRequest,
+                job,
+            ),
+            "GetCustomJob": (self.get, aiplatform_v1.GetCustomJobRequest, job),
+            "ListCustomJobs": (
+                self.list,
+                aiplatform_v1.ListCustomJobsRequest,
+                aiplatform_v1.ListCustomJobsResponse,
+            ),
+            "CancelCustomJob": (
+                self.cancel,
+                aiplatform_v1.CancelCustomJobRequest,
+                empty_pb2.Empty,
+            ),
+        }
+
+
 @contextlib.contextmanager
-def serving(service, folder):
+def serving(folder, *services):
     """Yields the port of a server, and the file of its certificate.
 
     Args:
-        service: `PipelineService`.
         folder: Path of a folder for the certificate.
+        *services: `PipelineService`, `JobService`.
     """
     key, certificate = _certificate()
     file = folder / "certificate.pem"
@@ -77,28 +171,23 @@ def serving(service, folder):
         return grpc.unary_unary_rpc_method_handler(
             method,
             request_deserializer=request.deserialize,
-            response_serializer=answer.serialize,
+            response_serializer=getattr(
+                answer, "serialize", empty_pb2.Empty.SerializeToString
+            ),
         )
 
     server = grpc.server(futures.ThreadPoolExecutor(2))
     server.add_generic_rpc_handlers(
-        (
+        [
             grpc.method_handlers_generic_handler(
-                SERVICE,
+                f"{PACKAGE}.{type(service).__name__}",
                 {
-                    "CreatePipelineJob": handler(
-                        service.create,
-                        aiplatform_v1.CreatePipelineJobRequest,
-                        aiplatform_v1.PipelineJob,
-                    ),
-                    "GetPipelineJob": handler(
-                        service.get,
-                        aiplatform_v1.GetPipelineJobRequest,
-                        aiplatform_v1.PipelineJob,
-                    ),
+                    name: handler(*types)
+                    for name, types in service.methods().items()
                 },
-            ),
-        )
+            )
+            for service in services
+        ]
     )
     credentials = grpc.ssl_server_credentials([(key, certificate)])
     port = server.add_secure_port("localhost:0", credentials)

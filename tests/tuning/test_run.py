@@ -358,7 +358,7 @@ def whole(images, tmp_path_factory):
     return work
 
 
-@pytest.mark.slow
+@pytest.mark.long
 class TestTuning:
     def test_tries_as_often_as_is_asked_and_keeps_the_best(self, whole):
         result = figures(whole)
