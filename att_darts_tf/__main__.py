@@ -320,6 +320,12 @@ def _pipeline(command, folders):
             "processes of this machine. Received: config.engine.strategy="
             "multi_worker. Run the stages one by one in every process"
         )
+    if command.config.tune.space and roles.of_environment() != roles.ALONE:
+        raise UsageError(
+            "Expected the stage pipeline without the variables of KerasTuner. "
+            "Received: KERASTUNER_ORACLE_IP. Unset it, or run the stage tune "
+            "by itself"
+        )
     for branch, own in pipeline.runs_of(command.config).items():
         without = branch.is_target or branch.is_random
         if not without and not settings.given_cells(own):

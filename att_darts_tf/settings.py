@@ -24,15 +24,22 @@ from att_darts_tf.space import published, registry, search_space, trained
 SHIPPED = "att_darts_tf.configs"
 # Runs that a pipeline can compare its own with.
 BASELINES = ("random", "no_attention")
-# What a tuning may change of a recipe, but for what is found or given.
+# What a tuning may change of a recipe, but for what is found or given, and for
+# the epochs, which are what a trial may cost.
 _TUNED = {"train": "network", "search": "search"}
 _NOT_TUNED = (
     "network.cell",
     "network.pretrained",
     "network.frozen",
+    "network.epochs",
     "search.seeds",
+    "search.epochs",
 )
-TUNED_DATA = ("flip", "padding", "crop_area", "color_jitter")
+# What is done to training images, by `data.augmentation`.
+TUNED_DATA = {
+    "padded_crop": ("padding", "flip"),
+    "resized_crop": ("crop_area", "flip", "color_jitter"),
+}
 _FILE = re.compile(r"(?P<file>.+\.py)(?::(?P<variant>.*))?")
 
 
@@ -659,7 +666,7 @@ def tuned_ranges(config: ml_collections.ConfigDict) -> list[ranges.Range]:
     """
     tune = config.tune
     values = dict(flatten(config))
-    names = _tunable(tune.stage)
+    names = _tunable(config)
     found = []
     for text in tune.space:
         each = ranges.parse(text)
@@ -679,16 +686,21 @@ def tuned_ranges(config: ml_collections.ConfigDict) -> list[ranges.Range]:
     return found
 
 
-def _tunable(stage):
-    section = _TUNED[stage]
+def _tunable(config):
+    section = _TUNED[config.tune.stage]
+    left_out = set(_NOT_TUNED)
+    if config.network.pretrained:
+        # They are those of its file.
+        left_out |= {"network.cells", "network.channels", "network.stem"}
     names = [
         name
         for name in SETTINGS
-        if name.startswith(f"{section}.") and name not in _NOT_TUNED
+        if name.startswith(f"{section}.") and name not in left_out
     ]
-    if stage == "search":
+    if section == "search":
         return ["space.location", *names]
-    return [*names, *(f"data.{name}" for name in TUNED_DATA)]
+    of_images = TUNED_DATA[config.data.augmentation]
+    return [*names, *(f"data.{name}" for name in of_images)]
 
 
 def _check_tuning(config):
@@ -700,12 +712,6 @@ def _check_tuning(config):
             "config.network.cell and .pretrained out"
         )
     for each in tuned_ranges(config):
-        if tune.method == "hyperband" and each.name.endswith(".epochs"):
-            raise UsageError(
-                "Expected config.tune.space without epochs beside config.tune."
-                f"method=hyperband, which chooses them. Received: {each.name}. "
-                "Leave it out"
-            )
         if each.name == "space.location" and config.pipeline.baselines:
             raise UsageError(
                 "Expected config.pipeline.baselines beside a search space that "

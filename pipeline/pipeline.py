@@ -78,7 +78,7 @@ def define(
         # The cache cannot see whether the images have changed; it can.
         return task(prepare, branch, root).set_caching_options(False)
 
-    def found(stage, root, images, cells):
+    def found(stage, root, images, cells, first):
         """Returns what a tuning of the run finds for a stage, if there is one.
 
         A search is tuned before there are cells.
@@ -86,6 +86,7 @@ def define(
         if stage != tuned_stage:
             return {}
         made = task(tune, main, root, **images, **cells)
+        made.after(*first)
         if stage == "train" and not cells:
             made.set_env_variable(CELLS_VARIABLE, given)
         return {"tuned": made.outputs["tuned"]}
@@ -149,13 +150,13 @@ def define(
         first = [
             made for branch, made in preparations.items() if branch != main
         ]
-        searched = found("search", workdir, images[main], {})
+        searched = found("search", workdir, images[main], {}, first)
         cells = {}
         if searches:
             cells = chosen(
                 main, workdir, images[main], seeds, searched, first
             )
-        trained = found("train", workdir, images[main], cells)
+        trained = found("train", workdir, images[main], cells, first)
         evaluated = judged(
             main, workdir, images[main], cells, repeats, trained, first
         )

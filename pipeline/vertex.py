@@ -29,6 +29,8 @@ from att_darts_tf.space import registry
 # Seconds between two looks at a job, and until a request is given up.
 PATIENCE = 30.0
 TIMEOUT = 60.0
+# Seconds for which a service may not answer while a job is followed.
+GRACE = 600.0
 _POLICIES = {
     "slow": "PIPELINE_FAILURE_POLICY_FAIL_SLOW",
     "fast": "PIPELINE_FAILURE_POLICY_FAIL_FAST",
@@ -41,13 +43,20 @@ _ENDED = (
 )
 _CONSOLE = "https://console.cloud.google.com/vertex-ai/pipelines/locations"
 _Job = aiplatform_v1.JobState
-# Those that a custom job leaves.
-_GOING = (
-    _Job.JOB_STATE_QUEUED,
-    _Job.JOB_STATE_PENDING,
-    _Job.JOB_STATE_RUNNING,
-    _Job.JOB_STATE_UPDATING,
-    _Job.JOB_STATE_UNSPECIFIED,
+_JOB_ENDED = (
+    _Job.JOB_STATE_SUCCEEDED,
+    _Job.JOB_STATE_PARTIALLY_SUCCEEDED,
+    _Job.JOB_STATE_FAILED,
+    _Job.JOB_STATE_CANCELLED,
+    _Job.JOB_STATE_EXPIRED,
+)
+_PASSING = (
+    exceptions.DeadlineExceeded,
+    exceptions.InternalServerError,
+    exceptions.RetryError,
+    exceptions.ServiceUnavailable,
+    exceptions.Unknown,
+    google.auth.exceptions.TransportError,
 )
 
 
@@ -96,8 +105,9 @@ def run_job(
 ) -> None:
     """Runs a command on several machines, and waits until it has ended.
 
-    One that is running already, since the task that started it was killed, is
-    waited for. On SIGTERM the job is stopped, which saves.
+    The same work on the same machines that runs already, since the task that
+    started it was killed, is waited for; one that is being stopped is waited
+    for too, and begun again. On SIGTERM the job is stopped, which saves.
 
     Args:
         machines: As `pipeline.define` tells a task.
@@ -105,25 +115,26 @@ def run_job(
         title: String. What the work is, as a part of the job's name.
     """
     client = _client(aiplatform_v1.JobServiceClient, machines)
-    digest = hashlib.sha256("\0".join(command).encode()).hexdigest()
+    work = [machines.to_json(sort_keys=True), *command]
+    digest = hashlib.sha256("\0".join(work).encode()).hexdigest()
     name = f"{pipeline.NAME}-{title}-{digest[:16]}"
     parent = f"projects/{machines.project}/locations/{machines.region}"
-    with _one_line(machines):
-        found = client.list_custom_jobs(
-            request=aiplatform_v1.ListCustomJobsRequest(
-                parent=parent, filter=f'display_name="{name}"'
-            ),
-            timeout=TIMEOUT,
-        )
-        going = [each for each in found if each.state in _GOING]
-        job = going[0] if going else client.create_custom_job(
-            parent=parent,
-            custom_job=custom_job(machines, command, name=name),
-            timeout=TIMEOUT,
-        )
-    print(f"{title}: {machines.machines} machines, {job.name}", flush=True)
+
+    def ended(job):
+        """Returns a job as it is when it has ended."""
+        while job.state not in _JOB_ENDED:
+            time.sleep(PATIENCE)
+            job = _look(
+                machines, client.get_custom_job, name=job.name, timeout=TIMEOUT
+            )
+        return job
+
+    job = None
 
     def cancel():
+        # One that is just being made is stopped below.
+        if job is None:
+            return
         try:
             client.cancel_custom_job(name=job.name, timeout=TIMEOUT)
         finally:
@@ -131,10 +142,32 @@ def run_job(
 
     preemption.postpone(cancel)
     try:
-        while job.state in _GOING:
-            time.sleep(PATIENCE)
+        found = _look(
+            machines,
+            client.list_custom_jobs,
+            request=aiplatform_v1.ListCustomJobsRequest(
+                parent=parent, filter=f'display_name="{name}"'
+            ),
+            timeout=TIMEOUT,
+        )
+        for each in found:
+            if each.state == _Job.JOB_STATE_CANCELLING:
+                ended(each)
+            elif each.state not in _JOB_ENDED:
+                job = each
+        if job is None:
+            if preemption.noticed():
+                raise preemption.Preempted
             with _one_line(machines):
-                job = client.get_custom_job(name=job.name, timeout=TIMEOUT)
+                job = client.create_custom_job(
+                    parent=parent,
+                    custom_job=custom_job(machines, command, name=name),
+                    timeout=TIMEOUT,
+                )
+        print(f"{title}: {machines.machines} machines, {job.name}", flush=True)
+        if preemption.noticed():
+            cancel()
+        job = ended(job)
     finally:
         preemption.allow()
     if job.state != _Job.JOB_STATE_SUCCEEDED:
@@ -246,8 +279,9 @@ def _follow(client, name, settings) -> Iterator[str]:
     """Yields a line for each task that changes, until the job has ended."""
     seen = {}
     while True:
-        with _one_line(settings):
-            job = client.get_pipeline_job(name=name, timeout=TIMEOUT)
+        job = _look(
+            settings, client.get_pipeline_job, name=name, timeout=TIMEOUT
+        )
         for task in job.job_detail.task_details:
             state = task.state.name.lower()
             # Loops are tasks of Vertex too, without a name of ours.
@@ -296,6 +330,26 @@ def _credentials():
         ) from error
 
 
+def _first(remedies, error):
+    return next(
+        remedy for kind, remedy in remedies.items() if isinstance(error, kind)
+    )
+
+
+def _look(settings, call, **arguments):
+    """Returns an answer, for which a service is asked again for a while."""
+    begun = time.monotonic()
+    while True:
+        try:
+            with _one_line(settings):
+                return call(**arguments)
+        except UsageError as error:
+            passing = isinstance(error.__cause__, _PASSING)
+            if not passing or time.monotonic() - begun > GRACE:
+                raise
+        time.sleep(PATIENCE)
+
+
 @contextlib.contextmanager
 def _one_line(settings) -> Iterator[None]:
     """Raises what the service refuses as `UsageError`."""
@@ -310,15 +364,19 @@ def _one_line(settings) -> Iterator[None]:
         exceptions.ResourceExhausted: "Ask for quota, or wait",
         exceptions.DeadlineExceeded: "Try again",
         exceptions.ServiceUnavailable: "Look at the connection, and try again",
+        exceptions.InternalServerError: "Try again",
+        exceptions.Unknown: "Try again",
         # Retried for as long as the time-out allows.
         exceptions.RetryError: "Look at the connection, and try again",
+        google.auth.exceptions.TransportError: "Look at the connection, and "
+        "try again",
     }
     try:
         yield
     except tuple(remedies) as error:
-        text = " ".join(str(error.message).split())
+        text = " ".join(str(getattr(error, "message", error)).split())
         raise UsageError(
             f"Expected Vertex AI to take the job in config.vertex.project="
             f"{settings.project}, region {settings.region}. Received: "
-            f"{type(error).__name__}: {text}. {remedies[type(error)]}"
+            f"{type(error).__name__}: {text}. {_first(remedies, error)}"
         ) from error

@@ -104,17 +104,17 @@ def test_ranges_have_the_type_of_the_setting():
 @pytest.mark.parametrize("stage", ["train", "search"])
 def test_every_setting_of_the_recipe_can_be_tuned(stage):
     section = {"train": "network", "search": "search"}[stage]
-    left_out = {"cell", "pretrained", "frozen", "seeds"}
+    left_out = {"cell", "pretrained", "frozen", "seeds", "epochs"}
     fields = set(configured()[section]) - left_out
     assert len(fields) > 10
-    names = settings._tunable(stage)
+    names = settings._tunable(configured(**{"tune.stage": stage}))
     assert {f"{section}.{field}" for field in fields} <= set(names)
     assert not {f"{section}.{field}" for field in left_out} & set(names)
 
 
 def test_images_are_changed_by_what_training_does_to_them_alone():
-    used = set(sum(preprocess._TRAINING.values(), ()))
-    assert set(settings.TUNED_DATA) == used
+    used = {name: set(each) for name, each in preprocess._TRAINING.items()}
+    assert used == {n: set(each) for n, each in settings.TUNED_DATA.items()}
 
 
 @pytest.mark.parametrize(
@@ -134,10 +134,16 @@ def test_images_are_changed_by_what_training_does_to_them_alone():
             {},
             "once",
         ),
+        (("network.epochs=linear(1,9)",), {}, "Unknown setting"),
         (
-            ("network.epochs=linear(1,9)",),
-            {"tune.method": "hyperband"},
-            "without epochs",
+            ("data.crop_area=choice((0.1,1.0),(0.2,1.0))",),
+            {},
+            "Unknown setting",
+        ),
+        (
+            ("network.channels=choice(16,36)",),
+            {"network.pretrained": "model.keras"},
+            "Unknown setting",
         ),
         (
             ("network.cutout=choice(0,8)",),

@@ -1,6 +1,7 @@
 """Stages: candidates -> the best cells; cells -> a trained network."""
 
 import json
+import math
 import os
 from collections.abc import Sequence
 
@@ -9,7 +10,7 @@ import ml_collections
 from att_darts_tf import stages, storage
 from att_darts_tf.data import prepared, preprocess
 from att_darts_tf.engine import devices, stage_folder, workdir
-from att_darts_tf.errors import UsageError
+from att_darts_tf.errors import InfeasibleError, UsageError
 from att_darts_tf.network import evaluate, trainer
 from att_darts_tf.network import network as network_module
 from att_darts_tf.space import published
@@ -291,6 +292,12 @@ def run_candidate(
             preprocessing=preprocess.of(config.data, data),
             strategy=strategy,
         )
+        if not math.isfinite(judged.loss):
+            raise InfeasibleError(
+                "Expected a finite loss on images not trained on. Received: "
+                f"{judged.loss} after the last epoch. Lower the learning rate "
+                "and use another --workdir"
+            )
         return folder.finish(
             {
                 "validation_accuracy": judged.accuracy,

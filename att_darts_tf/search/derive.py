@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from att_darts_tf.errors import UsageError
+from att_darts_tf.errors import InfeasibleError, UsageError
 from att_darts_tf.space import genotype, search_space
 
 
@@ -79,7 +79,7 @@ def checked(architecture, location):
                 f"{location!r}. Received: shape {array.shape}"
             )
         if not np.all(np.isfinite(array)):
-            raise UsageError(
+            raise InfeasibleError(
                 f"Expected finite numbers as `{name}`. Received: "
                 f"{np.sum(~np.isfinite(array))} that are not, so the search "
                 "has diverged; lower its learning rates"

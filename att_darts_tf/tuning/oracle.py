@@ -31,7 +31,8 @@ _OBJECTIVE = "accuracy"
 _FACTOR = 3
 # Where Hyperband says the epochs of a trial.
 _EPOCHS = "tuner/epochs"
-_EVENT = {"trial": int, "tuner": str}
+# Seconds until a chief that went is looked for again.
+_AGAIN = 5.0
 
 
 class Journal:
@@ -54,6 +55,16 @@ class Journal:
             )
             self.events = record["events"]
 
+    @property
+    def begun(self) -> set[int]:
+        """Returns the numbers of the trials that were begun."""
+        return {each["trial"] for each in self.events if "values" in each}
+
+    @property
+    def ended(self) -> set[int]:
+        """Returns the numbers of the trials that were ended."""
+        return {each["trial"] for each in self.events if "accuracy" in each}
+
     def append(self, event: dict[str, Any]) -> None:
         self.events.append(event)
         workdir.write_json(
@@ -62,33 +73,45 @@ class Journal:
 
 
 class _Remembering:
-    """Makes an oracle keep a journal, and nothing else."""
+    """Makes an oracle keep a journal, and nothing else.
 
+    Attributes:
+        ranges: What is tuned.
+        journal: `Journal`, or `None` where nothing is kept.
+    """
+
+    ranges = ()
     journal = None
 
-    def remember(self, journal: Journal, *, alone: bool) -> None:
+    def remember(self, journal: Journal, *, role: str) -> None:
         """Lets happen what the journal tells, and keeps it from now on.
 
         Args:
             journal: What has happened so far.
-            alone: Boolean. Whether this process does what others had begun.
+            role: As `roles.of_environment` returns it. One that is alone does
+                what any other had begun; to a chief, workers come again.
         """
         for event in journal.events:
             if "values" in event:
                 self._begin(event, journal)
             else:
-                trial = self.trials[self._ids()[event["trial"]]]
-                self.update_trial(
-                    trial.trial_id, {_OBJECTIVE: event["accuracy"]}
-                )
-                trial.status = "COMPLETED"
-                self.end_trial(trial)
-        if alone:
-            self._retry_queue += [
-                trial.trial_id for trial in self.ongoing_trials.values()
-            ]
-            self.ongoing_trials = {}
+                name = self._ids()[event["trial"]]
+                self.update_trial(name, {_OBJECTIVE: event["accuracy"]})
+                self.end_trial(self.trials[name])
+        for tuner, trial in list(self.ongoing_trials.items()):
+            if role == roles.ALONE or tuner == roles.ALONE:
+                self._retry_queue.append(trial.trial_id)
+                del self.ongoing_trials[tuner]
+        # The others have left.
+        self.tuner_ids = set(self.ongoing_trials)
         self.journal = journal
+
+    def is_done(self) -> bool:
+        """Returns whether nothing is left to try, and spoils the oracle."""
+        if self.ongoing_trials or self._retry_queue:
+            return False
+        self.journal = None
+        return self.create_trial(roles.ALONE).status == "STOPPED"
 
     def _begin(self, event, journal):
         trial = self.create_trial(event["tuner"])
@@ -104,28 +127,38 @@ class _Remembering:
     def _ids(self):
         return {int(name): name for name in self.trials}
 
-    @keras_tuner.synchronized
     def create_trial(self, tuner_id):
         known = set(self.trials)
         trial = super().create_trial(tuner_id)
         if trial.trial_id in self.trials and trial.trial_id not in known:
-            values = trial.hyperparameters.values
-            trial.hyperparameters.values = {
-                name: _plain(value) for name, value in values.items()
-            }
-            self._tell(
-                trial, tuner=tuner_id, values=trial.hyperparameters.values
-            )
+            given = trial.hyperparameters.values
+            values = {name: _plain(value) for name, value in given.items()}
+            for each in self.ranges:
+                if each.kind != "choice":
+                    # Of integers, the Gaussian process may ask for one more.
+                    low, high = each.values
+                    values[each.name] = min(max(values[each.name], low), high)
+            trial.hyperparameters.values = values
+            self._tell(trial.trial_id, tuner=tuner_id, values=values)
         return trial
 
-    @keras_tuner.synchronized
-    def end_trial(self, trial):
-        super().end_trial(trial)
-        self._tell(trial, accuracy=self.trials[trial.trial_id].score)
+    def update_trial(self, trial_id, metrics, step=0):
+        trial = self.trials[trial_id]
+        # A worker that did not hear that it was heard tells it again.
+        if not trial.metrics.exists(_OBJECTIVE):
+            super().update_trial(trial_id, metrics, step)
+            # There is one accuracy, that with which it ends.
+            self._tell(trial_id, accuracy=metrics[_OBJECTIVE])
+        return trial
 
-    def _tell(self, trial, **event):
+    def end_trial(self, trial):
+        if trial.trial_id not in self.end_order:
+            trial.status = "COMPLETED"
+            super().end_trial(trial)
+
+    def _tell(self, trial_id, **event):
         if self.journal is not None:
-            self.journal.append({"trial": int(trial.trial_id), **event})
+            self.journal.append({"trial": int(trial_id), **event})
 
     def save(self):
         """Writes nothing: the journal has it."""
@@ -144,7 +177,14 @@ class _Hyperband(_Remembering, keras_tuner.oracles.HyperbandOracle):
 class _Bayesian(
     _Remembering, keras_tuner.oracles.BayesianOptimizationOracle
 ):
-    pass
+    def populate_space(self, trial_id):
+        proposed = super().populate_space(trial_id)
+        if proposed["status"] == "RUNNING" and self._duplicate(
+            proposed["values"]
+        ):
+            # The same values are as accurate as before.
+            return self._random_populate_space()
+        return proposed
 
 
 def make(
@@ -179,6 +219,7 @@ def make(
             ) from error
     else:
         made = _RandomSearch(max_trials=tune.trials, **common)
+    made.ranges = ranges
     made.verbose = 0
     return made
 
@@ -193,10 +234,10 @@ def planned(
         ranges: What is tuned.
         epochs: Of a whole trial.
     """
+    oracle, found = make(tune, ranges, epochs=epochs), []
     if tune.method != "hyperband":
         return [epochs] * tune.trials
     # However accurate they are, they are as many.
-    oracle, found = make(tune, ranges, epochs=epochs), []
     while (trial := oracle.create_trial("plan")).status == "RUNNING":
         found.append(epochs_of(trial, epochs))
         oracle.update_trial(trial.trial_id, {_OBJECTIVE: 0.0})
@@ -216,6 +257,8 @@ def run(
     run_trial: Callable[[int, dict[str, Any], int], float],
     *,
     epochs: int,
+    check: Callable[[], None] = lambda: None,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> None:
     """Runs trials until the oracle wants no more, or serves those who do.
 
@@ -225,39 +268,57 @@ def run(
         run_trial: Maps a trial's number, the values of settings and its epochs
             to an accuracy.
         epochs: Of a whole trial.
+        check: Called before the first one is asked for, when there is an
+            oracle that answers.
+        is_over: Returns whether a chief that is gone was done.
     """
     with tempfile.TemporaryDirectory() as nowhere:
-        tuner = _Tuner(oracle, ranges, run_trial, epochs, nowhere)
-        try:
-            tuner.search()
-        except keras_tuner.errors.FatalError as error:
-            raise error.__cause__ from None
-        except grpc.RpcError as error:
-            raise UsageError(
-                f"Expected the chief of this tuning at {roles.address()}. "
-                f"Received: {error.details()}. Start it there; the same "
-                "command goes on where it stopped"
-            ) from error
-        except RuntimeError as error:
-            # A port that is taken.
-            if roles.of_environment() != roles.CHIEF:
-                raise
-            raise UsageError(
-                f"Expected to listen at {roles.address()}, as the chief of "
-                f"this tuning. Received: {error}. Give an address of this "
-                "machine and a free port"
-            ) from error
+        tuner = _Tuner(oracle, ranges, run_trial, check, epochs, nowhere)
+        while True:
+            try:
+                tuner.search()
+                return
+            except grpc.RpcError as error:
+                if is_over():
+                    return
+                # A chief that is started again goes on with its trials.
+                if error.code() == grpc.StatusCode.UNAVAILABLE:
+                    print(f"tuning: {roles.address()} is gone", flush=True)
+                    time.sleep(_AGAIN)
+                    continue
+                raise UsageError(
+                    f"Expected the chief of this tuning at {roles.address()}. "
+                    f"Received: {error.details()}. Start it there; the same "
+                    "command goes on where it stopped"
+                ) from error
+            except RuntimeError as error:
+                # A port that is taken.
+                if roles.of_environment() != roles.CHIEF:
+                    raise
+                raise UsageError(
+                    f"Expected to listen at {roles.address()}, as the chief of "
+                    f"this tuning. Received: {error}. Give an address of this "
+                    "machine and a free port"
+                ) from error
 
 
 class _Tuner(base_tuner.BaseTuner):
     """Asks an oracle, its own or the chief's, and tells it what came of it."""
 
-    def __init__(self, oracle, ranges, run_trial, epochs, folder):
+    def __init__(self, oracle, ranges, run_trial, check, epochs, folder):
         super().__init__(oracle, directory=folder)
         self.ranges = ranges
         self.run = run_trial
+        self.check = check
         self.epochs = epochs
         self.asked = False
+        if roles.of_environment() == roles.ALONE:
+            self.tuner_id = roles.ALONE
+
+    def on_search_begin(self):
+        # This waits for a chief that is still to come.
+        self.oracle.get_space()
+        self.check()
 
     def pre_create_trial(self):
         if self.asked:
@@ -270,21 +331,18 @@ class _Tuner(base_tuner.BaseTuner):
 
     def run_trial(self, trial):
         values = trial.hyperparameters.values
-        try:
-            accuracy = self.run(
-                int(trial.trial_id),
-                dict(_values(self.ranges, values)),
-                epochs_of(trial, self.epochs),
-            )
-        except Exception as error:
-            # Any other it would swallow.
-            raise keras_tuner.errors.FatalError(str(error)) from error
+        accuracy = self.run(
+            int(trial.trial_id),
+            dict(_values(self.ranges, values)),
+            epochs_of(trial, self.epochs),
+        )
         return {_OBJECTIVE: accuracy}
 
-    def on_trial_end(self, trial):
-        if trial.status != "COMPLETED":
-            raise RuntimeError(trial.message)
-        super().on_trial_end(trial)
+    def _try_run_and_update_trial(self, trial, *_):
+        # That of KerasTuner swallows whatever goes wrong.
+        accuracy = self.run_trial(trial)
+        self.oracle.update_trial(trial.trial_id, accuracy)
+        trial.status = "COMPLETED"
 
     def save(self):
         """Writes nothing: the journal has it."""

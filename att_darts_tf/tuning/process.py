@@ -60,10 +60,9 @@ def call(module: str, function: str, *args: Any) -> Any:
         return answer
     if process.exitcode == preemption.STATUS:
         raise preemption.Preempted
-    if process.exitcode < 0:
-        name = signal.Signals(-process.exitcode).name
+    if process.exitcode == -signal.SIGKILL:
         raise UsageError(
-            f"Expected a trial's process to end by itself. Received: {name}, "
+            "Expected a trial's process to end by itself. Received: SIGKILL, "
             "by which systems end one that takes too much memory. Free some; "
             "the same command goes on where it stopped"
         )

@@ -23,13 +23,18 @@ _IP, _PORT, _ID = (
 
 def of_environment() -> str:
     """Returns `ALONE`, `CHIEF` or `WORKER`, or raises `UsageError`."""
-    if not os.environ.get(_IP):
+    # One that is empty counts for KerasTuner too.
+    if _IP not in os.environ:
         return ALONE
-    for name, example in ((_PORT, "8000"), (_ID, "chief, or worker-0")):
+    for name, example in (
+        (_IP, "10.0.0.1"),
+        (_PORT, "8000"),
+        (_ID, "chief, or worker-0"),
+    ):
         if not os.environ.get(name):
             raise UsageError(
-                f"Expected the variable {name} beside {_IP}. Received: none. "
-                f"Set it, as {example}"
+                f"Expected the variables {_IP}, {_PORT} and {_ID}, or none of "
+                f"them. Received: no {name}. Set it, as {example}"
             )
     port = os.environ[_PORT]
     if not (port.isdecimal() and 0 < int(port) < 65536):

@@ -44,9 +44,9 @@ def run_tuning(
         chief has the result, nothing.
     """
     role = roles.of_environment()
+    data_dir = storage.path(data_dir)
     found = settings.tuned_ranges(config)
     place = storage.path(output_dir)
-    data_dir = storage.path(data_dir)
     reads = [data_dir]
     if genotype is not None and storage.is_file(genotype):
         reads.append(storage.path(genotype))
@@ -57,27 +57,28 @@ def run_tuning(
     # More of them may be asked for later.
     del tune["trials"]
     identity["config"]["tune"] = tune
+    oracle_module = _keras_tuner()
+    plan = _plan(oracle_module, trials)
     if role == roles.WORKER:
-        _work(trials, place, identity)
+        _work(oracle_module, trials, place, identity)
         return {}
     with stage_folder.StageFolder(
         output_dir, stage="tune", identity=identity, reads=reads
     ) as folder:
         result = folder.result()
-        if result is not None and result["tune"] == workdir.plain(config.tune):
+        if result is not None and _is_of(result, config):
             # Of what does not decide it, it has what is said now.
             show.write(folder.path, config, result, found)
             return result
         declare(folder.path / "tensorboard", found)
-        _lead(trials, folder.path, role)
-        done = _done(trials)
+        done = _lead(oracle_module, trials, plan, folder.path, role)
         best = choose(done)
         if best is None:
             raise UsageError(
                 "Expected a trial that can be trained to its end. Received: "
                 f"{len(done)} that cannot, the last one since: "
-                f"{done[-1]['infeasible'] if done else 'there is none'}. "
-                "Change config.tune.space"
+                f"{done[-1]['infeasible']} Change config.tune.space, and give "
+                "--replace"
             )
         result = {
             "tune": workdir.plain(config.tune),
@@ -87,6 +88,26 @@ def run_tuning(
         }
         show.write(folder.path, config, result, found)
         return folder.finish(result)
+
+
+def _is_of(result, config):
+    return result["tune"] == workdir.plain(config.tune)
+
+
+def _plan(oracle_module, trials):
+    """Returns the epochs of each trial; raises `UsageError` for too few."""
+    config = trials.config
+    epochs, tune = config[trials.section].epochs, config.tune
+    plan = oracle_module.planned(tune, trials.ranges, epochs=epochs)
+    if tune.method == "hyperband" and (len(plan) < 2 or max(plan) < epochs):
+        raise UsageError(
+            "Expected several epochs, and more values in config.tune.space "
+            "than trials, beside config.tune.method=hyperband. Received: "
+            f"{epochs} epochs, and values for {len(plan)} trials of at most "
+            f"{max(plan)} epochs. Give --config.tune.method=random, or a wider "
+            "space"
+        )
+    return plan
 
 
 def choose(trials: Sequence[dict]) -> dict | None:
@@ -104,51 +125,76 @@ def choose(trials: Sequence[dict]) -> dict | None:
     )
 
 
-def _lead(trials, place, role):
-    """Runs the trials, or has them run by workers."""
-    oracle_module = _keras_tuner()
-    epochs = trials.config[trials.section].epochs
-    tune = trials.config.tune
-    plan = oracle_module.planned(tune, trials.ranges, epochs=epochs)
-    oracle = oracle_module.make(tune, trials.ranges, epochs=epochs)
-    journal = oracle_module.Journal(place / "journal.json")
-    begun = sum("values" in event for event in journal.events)
+def _lead(oracle_module, trials, plan, place, role):
+    """Runs the trials, or has workers run them, and returns their results."""
+    epochs, tune = trials.config[trials.section].epochs, trials.config.tune
+
+    def remembering():
+        made = oracle_module.make(tune, trials.ranges, epochs=epochs)
+        made.remember(oracle_module.Journal(place / "journal.json"), role=role)
+        return made
+
+    begun = len(oracle_module.Journal(place / "journal.json").begun)
     if begun > len(plan):
         raise UsageError(
             f"Expected config.tune.trials of at least {begun}, which have "
             f"begun in {place}. Received: {len(plan)}. Give as many or more"
         )
-    oracle.remember(journal, alone=role == roles.ALONE)
-    if role == roles.CHIEF:
-        print(
-            f"tuning: the chief of at most {len(plan)} trials listens at "
-            f"{roles.address()}",
-            flush=True,
-        )
+    oracle = remembering()
     progress = _Progress(plan)
     for each in _done(trials):
         progress.ended(each, told=False)
-    oracle_module.run(
-        oracle, trials.ranges, _telling(trials, progress), epochs=epochs
-    )
+    # A chief would wait for workers that have nothing to ask for.
+    if role != roles.CHIEF or not remembering().is_done():
+        if role == roles.CHIEF:
+            print(
+                f"tuning: the chief of at most {len(plan)} trials listens at "
+                f"{roles.address()}",
+                flush=True,
+            )
+        oracle_module.run(
+            oracle, trials.ranges, _telling(trials, progress), epochs=epochs
+        )
+    done = _done(trials)
+    missing = oracle.journal.ended - {each["trial"] for each in done}
+    if missing:
+        raise UsageError(
+            f"Expected the results of all trials in {trials.folder}. Received: "
+            f"none of {sorted(missing)}, which have ended. Look after its file "
+            "system; the same command goes on"
+        )
+    return done
 
 
-def _work(trials, place, identity):
+def _work(oracle_module, trials, place, identity):
     """Runs trials for the chief."""
-    oracle_module = _keras_tuner()
     epochs = trials.config[trials.section].epochs
     oracle = oracle_module.make(
         trials.config.tune, trials.ranges, epochs=epochs
     )
-    print(f"tuning: works for the chief at {roles.address()}", flush=True)
-    run = _telling(trials, _Progress([]))
 
-    def checked(number, values, epochs_):
-        # Before it listens it has written its own.
+    def check():
         stage_folder.require_identity(place, identity)
-        return run(number, values, epochs_)
 
-    oracle_module.run(oracle, trials.ranges, checked, epochs=epochs)
+    def is_over():
+        file = place / "result.json"
+        if not file.exists():
+            return False
+        check()
+        result = workdir.read_json(file, format=workdir.RESULT_FORMAT)
+        return _is_of(result, trials.config)
+
+    if is_over():
+        return
+    print(f"tuning: works for the chief at {roles.address()}", flush=True)
+    oracle_module.run(
+        oracle,
+        trials.ranges,
+        _telling(trials, _Progress([])),
+        epochs=epochs,
+        check=check,
+        is_over=is_over,
+    )
 
 
 def _telling(trials, progress):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import ml_collections
 
-from att_darts_tf import settings, storage
+from att_darts_tf import settings, stages, storage
 from att_darts_tf.engine import workdir
 from att_darts_tf.ranges import Range
 
@@ -33,13 +33,13 @@ def write(
 def as_source(config: ml_collections.ConfigDict, result: dict) -> str:
     """Returns a configuration file with what was found.
 
-    It says what is otherwise than in `configs/base.py`, and tunes nothing
-    itself.
+    It says what the stage reads, and tunes nothing itself.
 
     Args:
         config: The resolved configuration of the tuning.
         result: As `run.run_tuning` returns it.
     """
+    sections = {*stages.STAGES["tune"].settings} - {"tune"}
     found = result["found"]
     (best,) = (
         each for each in result["trials"] if each["trial"] == result["best"]
@@ -49,7 +49,7 @@ def as_source(config: ml_collections.ConfigDict, result: dict) -> str:
         f"    config.{name} = {value!r}"
         for name, value in settings.flatten(config)
         if name not in found
-        and not name.startswith("tune.")
+        and name.partition(".")[0] in sections
         and usual[name] != value
     ]
     made = settings.with_values(config, found)
@@ -101,9 +101,15 @@ def draw(result: dict, ranges: Sequence[Range]) -> bytes:
             panel.set_xlim(-0.5, len(names) - 0.5)
         else:
             places = values
-            panel.set_xscale("log" if each.kind == "log" else "linear")
+            if each.kind == "log":
+                low, high = each.values
+                panel.set_xscale("log")
+                # Over few powers of ten, more than these.
+                subs = (1, 2, 5) if high < 200 * low else (1,)
+                panel.xaxis.set_major_locator(ticker.LogLocator(subs=subs))
+                panel.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+                panel.xaxis.set_minor_formatter(ticker.NullFormatter())
             panel.set_xlim(*each.values)
-            panel.xaxis.set_minor_formatter(ticker.NullFormatter())
         for trial, x in zip(trials, places, strict=True):
             panel.plot(
                 x,

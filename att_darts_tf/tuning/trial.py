@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import statistics
 import time
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from att_darts_tf import settings, stages, storage
 from att_darts_tf.data import prepared, preprocess
 from att_darts_tf.engine import stage_folder, workdir
 from att_darts_tf.engine.writing import writing
-from att_darts_tf.errors import InfeasibleError
+from att_darts_tf.errors import InfeasibleError, UsageError
 from att_darts_tf.network import run as network_run
 from att_darts_tf.search import run as search_run
 from att_darts_tf.space import published
@@ -104,6 +105,7 @@ class Trials:
                 return result
             judged, infeasible = [], ""
             try:
+                self._check(config)
                 for repeat in range(self.config.tune.repeats):
                     judged.append(
                         self._judge(config, folder, number, repeat)
@@ -112,7 +114,7 @@ class Trials:
                 infeasible = str(error)
             except tf.errors.ResourceExhaustedError as error:
                 # Of a GPU it is known when it is gone; else of a disk.
-                if "OOM" not in error.message:
+                if not re.search("OOM|out of memory", error.message, re.I):
                     raise
                 infeasible = f"No memory is left: {error.message[:200]}"
             accuracies = [each["validation_accuracy"] for each in judged]
@@ -128,14 +130,27 @@ class Trials:
             show(folder / "tensorboard", values, result["accuracy"], epochs)
             return held.finish(result)
 
+    def _check(self, config) -> None:
+        """Raises `InfeasibleError` for values that do not go together."""
+        # A task of a pipeline has a part of all settings.
+        values = {**dict(settings.flatten(config)), "tune.space": ()}
+        try:
+            settings.validate(
+                settings.with_values(settings.load("base"), values)
+            )
+        except UsageError as error:
+            raise InfeasibleError(str(error)) from error
+
     def identity(self, config: ml_collections.ConfigDict) -> dict:
         """Returns what the result of trials of a configuration depends on."""
         sections = ["engine", self.section]
         if self.section == "search":
             sections += ["space", "selection"]
+        pretrained = config.network.pretrained
         identity = workdir.identity(
             config,
             sections=sections,
+            inputs={"pretrained": pretrained} if pretrained else {},
             # How values are chosen is nothing to them.
             code=sorted(
                 {*stages.STAGES["train"].code, *stages.STAGES["search"].code}

@@ -5,7 +5,6 @@ encryption: requests are checked, not Vertex AI.
 """
 
 import contextlib
-import hashlib
 import io
 import json
 import os
@@ -224,6 +223,27 @@ class TestFollowing:
         service.answers = [(state, "task search\nhas failed", {})]
         line = refused(run(**SETTINGS))
         assert f"{state.lower()}, task search has failed" in line
+
+    def test_outlives_a_service_that_does_not_answer_for_a_while(
+        self, service, monkeypatch
+    ):
+        service.answers = [("RUNNING", "", {}), DONE]
+        meet, times = service._meet, iter([0, 1, 1, 0, 1])
+
+        def sometimes(context):
+            if next(times, 0):
+                context.abort(grpc.StatusCode.UNAVAILABLE, "later")
+            meet(context)
+
+        monkeypatch.setattr(service, "_meet", sometimes)
+        monkeypatch.setattr(vertex, "TIMEOUT", 0.5)
+        status, output, errors = run(**SETTINGS)
+        assert (status, errors) == (0, "")
+        assert "has succeeded" in output
+        monkeypatch.setattr(vertex, "GRACE", 0)
+        service.answers = [DONE]
+        times = iter([0, *[1] * 1000])
+        assert "later" in refused(run(**SETTINGS))
 
     def test_may_be_left(self, service, monkeypatch):
         def leave(seconds):
@@ -489,17 +509,41 @@ class TestMachines:
         machines = ml_collections.ConfigDict(MACHINES)
         client = vertex._client(aiplatform_v1.JobServiceClient, machines)
         command = ["python", "-c", "work"]
-        digest = hashlib.sha256("\0".join(command).encode()).hexdigest()
+        vertex.run_job(machines, command, title="search")
+        (first,) = jobs.jobs.values()
+        # Another of its name, which runs.
         client.create_custom_job(
             parent="projects/birds/locations/europe-west4",
             custom_job=vertex.custom_job(
-                machines, command, name=f"att-darts-search-{digest[:16]}"
+                machines, command, name=first.display_name
             ),
         )
         vertex.run_job(machines, command, title="search")
-        assert len(jobs.jobs) == 1
-        # One that has ended is not.
+        assert len(jobs.jobs) == 2
+        # One that has ended is not waited for.
         vertex.run_job(machines, command, title="search")
+        assert len(jobs.jobs) == 3
+        # Nor one of other machines.
+        client.create_custom_job(
+            parent="projects/birds/locations/europe-west4",
+            custom_job=vertex.custom_job(
+                machines, command, name=first.display_name
+            ),
+        )
+        more = ml_collections.ConfigDict({**MACHINES, "machines": 3})
+        vertex.run_job(more, command, title="search")
+        assert len(jobs.jobs) == 5
+
+    def test_that_are_being_stopped_are_begun_again(self, jobs, monkeypatch):
+        jobs.start = lambda commands: [
+            subprocess.Popen([sys.executable, "-c", ""])
+        ]
+        machines = ml_collections.ConfigDict(MACHINES)
+        vertex.run_job(machines, ["python"], title="search")
+        (first,) = jobs.jobs.values()
+        first.state = aiplatform_v1.JobState.JOB_STATE_CANCELLING
+        jobs.cancelled.append(first.name)
+        vertex.run_job(machines, ["python"], title="search")
         assert len(jobs.jobs) == 2
 
     def test_that_fail_are_one_line(self, jobs):

@@ -61,7 +61,7 @@ class Tuning:
             self.count()
 
         self.journal.append = stopping
-        self.oracle.remember(self.journal, alone=True)
+        self.oracle.remember(self.journal, role=roles.ALONE)
 
     def count(self):
         if self.left <= 0:
@@ -151,7 +151,7 @@ def test_chief_that_is_started_again_leaves_trials_to_their_workers(tmp_path):
     chief = Tuning(file, "random", RANGES[:1])
     begun = [chief.oracle.create_trial(f"worker-{i}") for i in range(2)]
     again = oracle.make(tune("random"), RANGES[:1], epochs=EPOCHS)
-    again.remember(oracle.Journal(file), alone=False)
+    again.remember(oracle.Journal(file), role=roles.CHIEF)
     for i in (1, 0):
         trial = again.create_trial(f"worker-{i}")
         assert trial.trial_id == begun[i].trial_id
@@ -170,8 +170,12 @@ def test_what_was_tried_stands_where_another_machine_would_try_others(tmp_path):
     first["values"]["network.learning_rate"] = 0.5
     file.write_text(json.dumps(record))
     events = Tuning(file, "bayesian", RANGES[:1]).run()
-    assert events[0]["values"] == {"network.learning_rate": 0.5}
     assert len(events) == 24
+    oracle_ = oracle.make(tune("bayesian"), RANGES[:1], epochs=EPOCHS)
+    oracle_.remember(oracle.Journal(file), role=roles.ALONE)
+    first, *others = oracle_.trials.values()
+    assert first.hyperparameters.values == {"network.learning_rate": 0.5}
+    assert all(each.status == "COMPLETED" for each in (first, *others))
 
 
 @pytest.mark.parametrize("error", [UsageError("broken"), ValueError("broken")])
@@ -185,6 +189,75 @@ def test_what_ends_a_trial_ends_the_tuning(error, tmp_path):
     with pytest.raises(type(error)) as caught:
         tuning.run()
     assert caught.value is error
+
+
+def test_trial_of_a_process_alone_is_for_any_worker_of_a_chief(tmp_path):
+    file = tmp_path / "journal.json"
+    alone = Tuning(file, "random", RANGES[:1])
+    begun = alone.oracle.create_trial(roles.ALONE)
+    chief = oracle.make(tune("random"), RANGES[:1], epochs=EPOCHS)
+    chief.remember(oracle.Journal(file), role=roles.CHIEF)
+    assert chief.create_trial("worker-0").trial_id == begun.trial_id
+
+
+def test_chief_knows_whether_anything_is_left(method, tmp_path):
+    file = tmp_path / "journal.json"
+    tuning = Tuning(file, method, RANGES[:1])
+
+    def is_done():
+        made = oracle.make(tune(method), RANGES[:1], epochs=EPOCHS)
+        made.remember(oracle.Journal(file), role=roles.CHIEF)
+        return made.is_done()
+
+    assert not is_done()
+    begun = tuning.oracle.create_trial("worker-0")
+    assert not is_done()
+    tuning.oracle.update_trial(begun.trial_id, {"accuracy": 0.5})
+    tuning.oracle.end_trial(begun)
+    assert not is_done()
+    tuning.run()
+    before = file.read_text()
+    assert is_done()
+    assert file.read_text() == before
+
+
+def test_worker_may_tell_twice_what_became_of_a_trial(tmp_path):
+    """As after a chief that went before its answer came."""
+    file = tmp_path / "journal.json"
+    tuning = Tuning(file, "random", RANGES[:1])
+    begun = tuning.oracle.create_trial("worker-0")
+    tuning.oracle.update_trial(begun.trial_id, {"accuracy": 0.5})
+    chief = oracle.make(tune("random"), RANGES[:1], epochs=EPOCHS)
+    chief.remember(oracle.Journal(file), role=roles.CHIEF)
+    chief.update_trial(begun.trial_id, {"accuracy": 0.5})
+    chief.end_trial(begun)
+    assert chief.trials[begun.trial_id].score == 0.5
+    assert chief.end_order == [begun.trial_id]
+    assert len(oracle.Journal(file).events) == 2
+
+
+def test_integers_stay_within_their_range(tmp_path):
+    space = [Range("network.batch_size", "log", (16, 256))]
+    tuning = Tuning(tmp_path / "journal.json", "bayesian", space)
+    # The more, the better: the Gaussian process asks for the end.
+    tuning.run_trial = lambda number, values, epochs: (
+        tuning.tried.append(values["network.batch_size"])
+        or values["network.batch_size"] / 1000
+    )
+    tuning.run()
+    assert max(tuning.tried) == 256
+    assert min(tuning.tried) >= 16
+
+
+def test_gaussian_process_tries_nothing_twice(tmp_path):
+    space = [Range("network.cutout", "choice", tuple(range(0, 32, 4)))]
+    tuning = Tuning(tmp_path / "journal.json", "bayesian", space)
+    tuning.run_trial = lambda number, values, epochs: (
+        tuning.tried.append(values["network.cutout"]) or 0.5
+    )
+    tuning.run()
+    # Then the space is exhausted.
+    assert sorted(tuning.tried) == list(range(0, 32, 4))
 
 
 def test_hyperband_is_that_of_its_authors(tmp_path):

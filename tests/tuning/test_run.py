@@ -19,6 +19,7 @@ from att_darts_tf import layout, memory, ranges, settings
 from att_darts_tf.data import prepared
 from att_darts_tf.engine import lineage, workdir
 from att_darts_tf.errors import UsageError
+from att_darts_tf.network import evaluate
 from att_darts_tf.network import run as network_run
 from att_darts_tf.tuning import run, show, trial
 from tests.network import toy
@@ -149,6 +150,37 @@ class TestTrial:
         result = trials.run(0, {"network.learning_rate": 0.1}, 1)
         assert "0.0 GB of memory that are free" in result["infeasible"]
 
+    def test_whose_network_knows_nothing_in_the_end_counts_as_failed(
+        self, images, tmp_path, monkeypatch
+    ):
+        nothing = evaluate.Judgement(0.1, float("nan"), None)
+        monkeypatch.setattr(evaluate, "judge", lambda *_, **__: nothing)
+        trials = trials_of(images, tmp_path, configured(images))
+        result = trials.run(0, {"network.learning_rate": 0.1}, 1)
+        assert "images not trained on" in result["infeasible"]
+
+    def test_of_values_that_do_not_go_together_counts_as_failed(
+        self, images, tmp_path
+    ):
+        trials = trials_of(images, tmp_path, configured(images))
+        result = trials.run(0, {"network.cells": 2}, 1)
+        assert "config.network.cells must be" in result["infeasible"]
+
+    def test_is_that_of_the_network_it_begins_with(self, images, tmp_path):
+        config = settings.with_values(
+            configured(images),
+            {
+                "network.cell": "",
+                "network.pretrained": str(tmp_path / "model.keras"),
+            },
+        )
+        found = []
+        for content in (b"one", b"two"):
+            (tmp_path / "model.keras").write_bytes(content)
+            trials = trials_of(images, tmp_path, config)
+            found.append(trials.identity(config)["inputs"])
+        assert found[0] != found[1]
+
     def test_of_other_values_is_refused(self, images, tmp_path):
         trials = trials_of(images, tmp_path, configured(images))
         trials.run(0, {"network.learning_rate": 1e30}, 1)
@@ -265,7 +297,14 @@ def test_configuration_says_what_is_found_and_what_was_given(
     images, tmp_path
 ):
     config = configured(
-        images, RATE, "data.crop_area=choice((0.1,1.0),(0.2,1.0))"
+        images,
+        RATE,
+        "data.crop_area=choice((0.1,1.0),(0.2,1.0))",
+        **{
+            "data.augmentation": "resized_crop",
+            "network.cutout": 0,
+            "selection.cutout": 0,
+        },
     )
     result = result_of((0.123456789, 2, 0.5), (0.2, 2, 0.4))
     found = {
@@ -464,9 +503,50 @@ class TestTuning:
         }
         told = {name: finish(each) for name, each in processes.items()}
         assert "best so far" not in told["chief"]
-        for name in ("worker-0", "worker-1"):
-            assert "best so far" in told[name]
+        # One may be so slow to begin that the other one tries all.
+        tried = told["worker-0"] + told["worker-1"]
+        assert tried.count("best so far") == 3
         assert figures(work) == figures(whole)
+        # All again: there is nothing left, and nobody waits.
+        for name in processes:
+            finish(
+                start(
+                    images,
+                    work,
+                    KERASTUNER_ORACLE_IP="127.0.0.1",
+                    KERASTUNER_ORACLE_PORT=port,
+                    KERASTUNER_TUNER_ID=name,
+                )
+            )
+
+    def test_chief_that_ended_after_the_last_trial_writes_the_result(
+        self, whole, images, tmp_path
+    ):
+        work = tmp_path / "copy"
+        shutil.copytree(whole, work)
+        (work / "tuning/result.json").unlink()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = str(server.getsockname()[1])
+        finish(
+            start(
+                images,
+                work,
+                KERASTUNER_ORACLE_IP="127.0.0.1",
+                KERASTUNER_ORACLE_PORT=port,
+                KERASTUNER_TUNER_ID="chief",
+            )
+        )
+        assert figures(work) == figures(whole)
+
+    def test_result_of_a_trial_that_is_gone_is_missed(
+        self, whole, images, tmp_path, capsys
+    ):
+        work = tmp_path / "copy"
+        shutil.copytree(whole, work)
+        (work / "tuning/result.json").unlink()
+        shutil.rmtree(work / "tuning/trials/1")
+        assert main.main(arguments(images, work)[3:]) == 2
+        assert "none of [1]" in capsys.readouterr().err
 
     def test_worker_with_another_command_is_refused(
         self, whole, images, tmp_path
@@ -504,6 +584,10 @@ class TestTuning:
         (["--config.engine.strategy=multi_worker"], "docs/tuning.md"),
         (["--config.network.cell="], "select"),
         (["--config.tune.method=grid"], "no grid"),
+        (["--config.tune.method=hyperband",
+          "--config.tune.space=network.cutout=choice(0,3)"], "a wider space"),
+        (["--config.tune.method=hyperband", "--config.network.epochs=1"],
+         "Expected several epochs"),
     ],
 )
 def test_what_cannot_be_tuned_is_refused(
