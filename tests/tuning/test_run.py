@@ -584,7 +584,7 @@ class TestTuning:
         (["--config.engine.strategy=multi_worker"], "docs/tuning.md"),
         (["--config.network.cell="], "select"),
         (["--config.tune.method=grid"], "no grid"),
-        (["--config.tune.method=hyperband",
+        (["--config.tune.method=hyperband", "--config.network.epochs=3",
           "--config.tune.space=network.cutout=choice(0,3)"], "a wider space"),
         (["--config.tune.method=hyperband", "--config.network.epochs=1"],
          "Expected several epochs"),
