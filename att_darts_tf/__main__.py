@@ -183,7 +183,6 @@ def _select(command, folders):
 
 def _cells_to_train(command, folders):
     """Returns what names the cells of the run, given or selected."""
-    settings.check_pretrained(command.config)
     genotype = settings.given_cells(command.config)
     if genotype:
         return genotype
@@ -204,6 +203,7 @@ def _tune(command, folders):
             "config.engine.strategy=multi_worker. Give another, and share the "
             "trials by a chief and workers: see docs/tuning.md"
         )
+    settings.check_pretrained(config)
     command.require(folders.data, "prepare")
     genotype = None
     if config.tune.stage == "train":
@@ -221,6 +221,7 @@ def _tune(command, folders):
 
 
 def _train(command, folders):
+    settings.check_pretrained(command.config)
     command.require(folders.data, "prepare")
     genotype = _cells_to_train(command, folders)
     config, reads = _as_tuned(command, folders, "train")
@@ -399,7 +400,7 @@ STAGES = {
     ),
     "tune": Stage(
         _tune,
-        "Try settings of trainings or searches that later ones then take.",
+        "Try settings of trainings or searches, for those to come.",
         "data/, selection/genotype.json (or network.cell, .pretrained)",
         "tuning/ (result.json, config.py, trials.png, trials/)",
         stages.STAGES["tune"].settings,

@@ -54,6 +54,14 @@ class Journal:
                 file, {"events": [{"trial": int}]}, format=JOURNAL_FORMAT
             )
             self.events = record["events"]
+            for i, event in enumerate(self.events):
+                begun = {"tuner": str, "values": {}}
+                workdir.check_shape(
+                    event,
+                    begun if "values" in event else {"accuracy": float},
+                    file=file,
+                    field=f"events[{i}]",
+                )
 
     @property
     def begun(self) -> set[int]:

@@ -308,6 +308,26 @@ def test_journal_of_other_packages_is_refused(tmp_path):
         Tuning(file, "random", RANGES[:1])
 
 
+@pytest.mark.parametrize(
+    ("event", "field"),
+    [
+        ({"trial": "x", "accuracy": 0.5}, "trial"),
+        ({"trial": 0}, "accuracy"),
+        ({"trial": 0, "accuracy": "high"}, "accuracy"),
+        ({"trial": 0, "values": {}}, "tuner"),
+        ({"trial": 0, "values": [], "tuner": "a"}, "values"),
+    ],
+)
+def test_damaged_journal_is_named_with_its_field(event, field, tmp_path):
+    file = tmp_path / "journal.json"
+    Tuning(file, "random", RANGES[:1]).run()
+    record = json.loads(file.read_text())
+    record["events"][3] = event
+    file.write_text(json.dumps(record))
+    with pytest.raises(UsageError, match=rf"events\[3\].{field}"):
+        oracle.Journal(file)
+
+
 class TestRoles:
     @pytest.fixture(autouse=True)
     def environment(self, monkeypatch):

@@ -187,6 +187,7 @@ class TestTrial:
         with pytest.raises(UsageError, match="learning_rate=1e"):
             trials.run(0, {"network.learning_rate": 0.1}, 1)
 
+    @pytest.mark.long
     def test_of_a_search_judges_the_cells_that_it_finds(
         self, images, tmp_path
     ):
@@ -371,6 +372,23 @@ def start(images, work, *more, **environment):
     )
 
 
+def start_as(name, port, images, work, *more):
+    """Starts a chief or a worker, as its name says."""
+    return start(
+        images,
+        work,
+        *more,
+        KERASTUNER_ORACLE_IP="127.0.0.1",
+        KERASTUNER_ORACLE_PORT=str(port),
+        KERASTUNER_TUNER_ID=name,
+    )
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
 def finish(process):
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output[-3000:]
@@ -488,17 +506,9 @@ class TestTuning:
     def test_chief_and_workers_share_the_trials(
         self, whole, images, tmp_path
     ):
-        work = prepared_in(images, tmp_path)
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = str(server.getsockname()[1])
+        work, port = prepared_in(images, tmp_path), free_port()
         processes = {
-            name: start(
-                images,
-                work,
-                KERASTUNER_ORACLE_IP="127.0.0.1",
-                KERASTUNER_ORACLE_PORT=port,
-                KERASTUNER_TUNER_ID=name,
-            )
+            name: start_as(name, port, images, work)
             for name in ("chief", "worker-0", "worker-1")
         }
         told = {name: finish(each) for name, each in processes.items()}
@@ -509,15 +519,7 @@ class TestTuning:
         assert figures(work) == figures(whole)
         # All again: there is nothing left, and nobody waits.
         for name in processes:
-            finish(
-                start(
-                    images,
-                    work,
-                    KERASTUNER_ORACLE_IP="127.0.0.1",
-                    KERASTUNER_ORACLE_PORT=port,
-                    KERASTUNER_TUNER_ID=name,
-                )
-            )
+            finish(start_as(name, port, images, work))
 
     def test_chief_that_ended_after_the_last_trial_writes_the_result(
         self, whole, images, tmp_path
@@ -525,17 +527,7 @@ class TestTuning:
         work = tmp_path / "copy"
         shutil.copytree(whole, work)
         (work / "tuning/result.json").unlink()
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = str(server.getsockname()[1])
-        finish(
-            start(
-                images,
-                work,
-                KERASTUNER_ORACLE_IP="127.0.0.1",
-                KERASTUNER_ORACLE_PORT=port,
-                KERASTUNER_TUNER_ID="chief",
-            )
-        )
+        finish(start_as("chief", free_port(), images, work))
         assert figures(work) == figures(whole)
 
     def test_result_of_a_trial_that_is_gone_is_missed(
@@ -551,21 +543,10 @@ class TestTuning:
     def test_worker_with_another_command_is_refused(
         self, whole, images, tmp_path
     ):
-        work = prepared_in(images, tmp_path)
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = str(server.getsockname()[1])
-        environment = {
-            "KERASTUNER_ORACLE_IP": "127.0.0.1",
-            "KERASTUNER_ORACLE_PORT": port,
-        }
-        chief = start(images, work, KERASTUNER_TUNER_ID="chief", **environment)
-        worker = start(
-            images,
-            work,
-            "--config.network.momentum=0.5",
-            KERASTUNER_TUNER_ID="worker-0",
-            **environment,
-        )
+        work, port = prepared_in(images, tmp_path), free_port()
+        chief = start_as("chief", port, images, work)
+        other = "--config.network.momentum=0.5"
+        worker = start_as("worker-0", port, images, work, other)
         output, _ = worker.communicate(timeout=120)
         assert worker.returncode == 2
         assert "momentum" in output and "same command" in output
@@ -607,13 +588,8 @@ def test_what_cannot_be_tuned_is_refused(
 def test_a_port_that_is_taken_is_told(images, tmp_path):
     work = prepared_in(images, tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        process = start(
-            images,
-            work,
-            KERASTUNER_ORACLE_IP="127.0.0.1",
-            KERASTUNER_ORACLE_PORT=str(server.getsockname()[1]),
-            KERASTUNER_TUNER_ID="chief",
-        )
+        port = server.getsockname()[1]
+        process = start_as("chief", port, images, work)
         output, _ = process.communicate(timeout=120)
     assert process.returncode == 2, output
     assert "free port" in output.splitlines()[-1]
