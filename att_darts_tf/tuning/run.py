@@ -2,7 +2,6 @@
 
 import os
 import statistics
-import time
 from collections.abc import Sequence
 
 import ml_collections
@@ -219,7 +218,6 @@ class _Progress:
     def __init__(self, plan):
         self.plan = plan
         self.done = []
-        self.since = time.monotonic()
 
     def begun(self, number, values, epochs):
         of = f" of {len(self.plan)}" if self.plan else ""
@@ -228,7 +226,6 @@ class _Progress:
             f"{ranges.told(values)}",
             flush=True,
         )
-        self.since = time.monotonic()
 
     def ended(self, trial, *, told=True):
         self.done.append(trial)

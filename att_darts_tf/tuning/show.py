@@ -136,7 +136,7 @@ def draw(result: dict, ranges: Sequence[Range]) -> bytes:
         panel.set_axis_off()
     drawn.supylabel("accuracy on images not trained on, %", fontsize="medium")
     file = io.BytesIO()
-    # The same bytes on every day.
+    # Without the version of what drew it.
     drawn.savefig(file, format="png", dpi=100, metadata={"Software": None})
     return file.getvalue()
 
